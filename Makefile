@@ -1,0 +1,38 @@
+# The front door. Every target does what it needs itself, packages included, and is quick the second time.
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test lint format bench soak clean
+
+JOBS ?= $(shell nproc)
+# Output of a build is for when it fails.
+quiet = $(1) > build/last.log 2>&1 || { tail -n 40 build/last.log; exit 1; }
+
+help: ## Show this
+	@echo 'Thruway: eBPF dataplane and service load balancer for Kubernetes'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+deps: ## Install the packages that building and testing needs (Debian 12, as root)
+	@.ci/deps
+
+build: deps ## Build everything into build/bin
+	@mkdir -p build
+	@$(call quiet,cmake --preset release)
+	@$(call quiet,cmake --build --preset release -j $(JOBS))
+
+demo: build ## Three nodes in network namespaces: real requests by every path
+	@tools/demo
+
+test: build ## Unit, packet and lab tests, the unit tests also under asan and tsan
+	@.ci/test
+
+lint: deps ## clang-format and clang-tidy
+	@.ci/lint
+
+format: deps ## Put all code into the layout that lint wants
+	@git ls-files '*.c' '*.h' '*.cpp' | xargs clang-format-19 -i
+
+bench: build ## Measure, print a table, and write build/bench.json
+	@build/bin/thruway-bench --output build/bench.json
+
+clean: ## Remove all that was built
+	@rm -rf build build-asan build-tsan build-dev

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/agent.h"
+
+#include "agent/file/source.h"
+
+#include <filesystem>
+#include <fstream>
+#include <linux/magic.h>
+#include <spdlog/spdlog.h>
+#include <sstream>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+namespace thruway {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The root of the cgroup2 hierarchy, wherever it is mounted.
+Result<std::string> cgroup_root()
+{
+    std::ifstream mounts("/proc/self/mounts");
+    std::string device, path, type, rest;
+    while (mounts >> device >> path >> type && std::getline(mounts, rest))
+        if (type == "cgroup2")
+            return path;
+    return fail("no cgroup2 is mounted: name a folder with --cgroup, or set sock: off");
+}
+
+/// The folder may be a bpffs itself, or a folder in one that is made now.
+Result<> make_bpffs_folder(const std::string &path)
+{
+    const std::string parent = fs::path(path).parent_path();
+    struct statfs info{};
+    if (::statfs(path.c_str(), &info) == 0 && info.f_type == BPF_FS_MAGIC)
+        return {};
+    if (::statfs(parent.c_str(), &info) != 0)
+        return fail_errno("bpffs: {}", parent);
+    if (info.f_type != BPF_FS_MAGIC)
+        return fail("bpffs: {} is no bpffs: mount one with \"mount -t bpf bpf {}\"", parent, parent);
+    std::error_code error;
+    if (!fs::create_directory(path, error) && error)
+        return fail_code(error.value(), "bpffs: cannot create {}", path);
+    return {};
+}
+
+} // namespace
+
+Agent::Agent(Loop &loop, Config config)
+    : loop_(&loop), config_(std::move(config)), nodes_(Symbol(config_.node)),
+      journal_(config_.run_dir + "/objects", [this](const auto &visit) { walk(visit); })
+{
+}
+
+Result<std::unique_ptr<Agent>> Agent::start(Loop &loop, const Config &config)
+{
+    std::unique_ptr<Agent> agent(new Agent(loop, config)); // NOLINT(cppcoreguidelines-owning-memory)
+    for (const auto step : {&Agent::lock, &Agent::open_datapath, &Agent::open_network, &Agent::start_source})
+        if (auto done = (agent.get()->*step)(); !done)
+            return std::unexpected(done.error());
+    return agent;
+}
+
+Result<> Agent::lock()
+{
+    if (::geteuid() != 0)
+        return fail("must run as root: it loads programs into the kernel");
+    std::error_code error;
+    fs::create_directories(config_.run_dir, error);
+    if (error)
+        return fail_code(error.value(), "run-dir: cannot create {}", config_.run_dir);
+    if (auto made = make_bpffs_folder(config_.bpffs); !made)
+        return made;
+
+    auto run = FileLock::take(config_.run_dir + "/agent.lock", false);
+    if (!run)
+        return std::unexpected(run.error());
+    run_lock_ = std::move(*run);
+    auto bpffs = FileLock::take(config_.bpffs, true);
+    if (!bpffs)
+        return std::unexpected(bpffs.error());
+    bpffs_lock_ = std::move(*bpffs);
+    return {};
+}
+
+Result<> Agent::open_datapath()
+{
+    if (config_.sock != SockMode::off && config_.cgroup.empty()) {
+        auto root = cgroup_root();
+        if (!root)
+            return std::unexpected(root.error());
+        config_.cgroup = *root;
+    }
+    auto datapath = Datapath::open(
+        {.bpffs = config_.bpffs, .cgroup = config_.cgroup, .sizes = config_.sizes, .timeouts = config_.timeouts});
+    if (!datapath)
+        return std::unexpected(datapath.error());
+    datapath_ = std::move(*datapath);
+    auto arrays = Arrays::of(datapath_.maps(), true);
+    if (!arrays)
+        return std::unexpected(arrays.error());
+    arrays_ = std::move(*arrays);
+    auto grace = GracePeriod::start();
+    if (!grace)
+        return std::unexpected(grace.error());
+    grace_ = std::move(*grace);
+    auto services = ServiceTables::adopt(datapath_.maps(), arrays_, *grace_);
+    if (!services)
+        return std::unexpected(services.error());
+    service_tables_ = std::make_unique<ServiceTables>(std::move(*services));
+    auto nexthops = NextHopTables::adopt(datapath_.maps(), arrays_, *grace_, config_.sizes.endpoints);
+    if (!nexthops)
+        return std::unexpected(nexthops.error());
+    nexthops_ = std::make_unique<NextHopTables>(std::move(*nexthops));
+    spdlog::info("datapath at {}: {}, hooks by {}", config_.bpffs,
+                 datapath_.loaded() ? "programs loaded" : "programs taken over",
+                 datapath_.features().tcx ? "tcx" : "clsact");
+    return {};
+}
+
+Result<> Agent::open_network()
+{
+    auto host = HostNetwork::open(*loop_, datapath_, *nexthops_, config_.uplinks);
+    if (!host)
+        return std::unexpected(host.error());
+    host_ = std::move(*host);
+    for (const std::string &name : host_->uplink_names())
+        spdlog::info("uplink {}", name);
+    pods_ = std::make_unique<Pods>(datapath_, *nexthops_, *host_, PodStore(config_.run_dir + "/pods"));
+    if (auto restored = pods_->restore(); !restored)
+        return restored;
+    host_->on_change([this] { pods_->refresh(); });
+    if (config_.sock == SockMode::off)
+        datapath_.detach_sockets();
+    else if (auto attached = datapath_.attach_sockets(); !attached)
+        return attached;
+    datapath_.commit();
+    return {};
+}
+
+Result<> Agent::start_source()
+{
+    const std::string folder = config_.source.substr(config_.source.find(':') + 1);
+    source_ = std::make_unique<FileSource>(*loop_, folder,
+                                           SourceEvents{
+                                               .changes = [this](std::vector<Change> c) { on_changes(std::move(c)); },
+                                               .synced = [this] { on_synced(); },
+                                               .refused = [this](const std::string &line) { refuse(line); },
+                                           });
+    return source_->start();
+}
+
+void Agent::refuse(const std::string &line)
+{
+    spdlog::warn("{}", line);
+    metrics_.refused();
+}
+
+void Agent::on_changes(std::vector<Change> changes)
+{
+    if (synced_)
+        journal_.note(changes);
+    std::vector<int64_t> triggers;
+    for (Change &change : changes) {
+        if (const auto *upsert = std::get_if<Upsert>(&change))
+            if (const auto *slice = std::get_if<EndpointSlice>(&upsert->object); slice && slice->triggered)
+                triggers.push_back(slice->triggered);
+        take(change);
+    }
+    if (!synced_) // nothing is touched before everything is known
+        return;
+    apply();
+    for (const int64_t trigger : triggers)
+        metrics_.programmed(trigger);
+    if (auto written = journal_.flush(); !written)
+        spdlog::error("{}", written.error().text());
+}
+
+void Agent::take(Change &change)
+{
+    if (auto *upsert = std::get_if<Upsert>(&change)) {
+        Object &object = upsert->object;
+        if (auto *service = std::get_if<Service>(&object))
+            services_.upsert(std::move(*service));
+        else if (auto *slice = std::get_if<EndpointSlice>(&object))
+            services_.upsert(std::move(*slice));
+        else if (const auto *node = std::get_if<Node>(&object))
+            nodes_.upsert(*node);
+        else if (auto *pod = std::get_if<Pod>(&object))
+            pod_objects_.insert_or_assign(pod->name, std::move(*pod));
+        return;
+    }
+    const ObjectKey &key = std::get<Delete>(change).key;
+    switch (key.kind) {
+    case Kind::service:
+        return services_.remove_service(key.name);
+    case Kind::endpoint_slice:
+        return services_.remove_slice(key.name);
+    case Kind::node:
+        return nodes_.remove(key.name);
+    case Kind::pod:
+        pod_objects_.erase(key.name);
+        return;
+    case Kind::name_space:
+        return;
+    }
+}
+
+void Agent::apply()
+{
+    const auto start = std::chrono::steady_clock::now();
+    for (const std::string &line : service_tables_->apply(services_.take_changes()))
+        refuse(line);
+    for (const std::string &line : services_.take_refusals())
+        refuse(line);
+    apply_nodes();
+    metrics_.synced(std::chrono::steady_clock::now() - start);
+}
+
+void Agent::apply_nodes()
+{
+    const NodeChanges changes = nodes_.take_changes();
+    for (const std::string &line : nodes_.take_refusals())
+        refuse(line);
+    if (const Node *self = nodes_.self()) {
+        pods_->set_ranges(self->pod_cidrs);
+        host_->set_internal_addresses(self->addresses);
+    }
+    if (!changes.empty())
+        host_->apply(changes);
+}
+
+void Agent::on_synced()
+{
+    const auto start = std::chrono::steady_clock::now();
+    synced_ = true;
+    apply();
+    for (const std::string &line : service_tables_->sweep())
+        refuse(line);
+    nexthops_->sweep();
+    host_->sweep();
+    if (!nodes_.self())
+        refuse(fmt::format("Node {}: there is no such object: this node's pods get no addresses", config_.node));
+    const auto took = std::chrono::steady_clock::now() - start;
+    spdlog::info("in sync: {} services, {} slices, {} nodes in {} ms", services_.service_count(),
+                 services_.slice_count(), nodes_.all().size(),
+                 std::chrono::duration_cast<std::chrono::milliseconds>(took).count());
+    if (auto written = journal_.flush(); !written)
+        spdlog::error("{}", written.error().text());
+}
+
+void Agent::walk(const std::function<void(const Object &)> &visit) const
+{
+    services_.each_service([&](const Service &service) { visit(service); });
+    services_.each_slice([&](const EndpointSlice &slice) { visit(slice); });
+    for (const auto &[name, node] : nodes_.all())
+        visit(node);
+    for (const auto &[name, pod] : pod_objects_)
+        visit(pod);
+}
+
+MetricsSnapshot Agent::snapshot() const
+{
+    MetricsSnapshot snapshot;
+    const ServiceTables::Fill fill = service_tables_->fill();
+    snapshot.synced = synced_;
+    snapshot.fill = {
+        {"services", fill.services}, {"frontends", fill.frontends}, {"backends", fill.backends}, {"slots", fill.slots}};
+    snapshot.objects = {{"Service", services_.service_count()},
+                        {"EndpointSlice", services_.slice_count()},
+                        {"Node", nodes_.all().size()},
+                        {"Pod", pod_objects_.size()}};
+    service_tables_->each([&](const ServiceKey &key, uint32_t id) { snapshot.services.emplace_back(key, id); });
+    return snapshot;
+}
+
+Result<> cleanup(const Config &config)
+{
+    auto lock = FileLock::take(config.run_dir + "/agent.lock", false);
+    if (!lock && lock.error().code() != ENOENT)
+        return std::unexpected(lock.error());
+    if (auto cleaned = PodStore(config.run_dir + "/pods").delete_links(); !cleaned)
+        return cleaned;
+    if (auto cleaned = HostNetwork::cleanup(); !cleaned)
+        return cleaned;
+    if (auto cleaned = Datapath::cleanup(config.bpffs); !cleaned)
+        return cleaned;
+    std::error_code error;
+    for (const char *name : {"/pods", "/objects", "/agent.sock", "/agent.lock"})
+        fs::remove_all(config.run_dir + name, error);
+    fs::remove(config.run_dir, error); // not if somebody else keeps something there
+    return {};
+}
+
+} // namespace thruway

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "agent/base/lock.h"
+#include "agent/base/loop.h"
+#include "agent/config.h"
+#include "agent/datapath/grace.h"
+#include "agent/datapath/services.h"
+#include "agent/node/host.h"
+#include "agent/node/pods.h"
+#include "agent/observe/metrics.h"
+#include "agent/planner/nodes.h"
+#include "agent/planner/services.h"
+#include "agent/state/journal.h"
+#include "agent/state/source.h"
+
+#include <memory>
+#include <unordered_map>
+
+namespace thruway {
+
+/// The agent: what the sources tell goes through the planners into the datapath, in one direction. All of it happens in
+/// one loop.
+class Agent {
+public:
+    /// Takes over or sets up the datapath. Fails with one line that says what to mend.
+    static Result<std::unique_ptr<Agent>> start(Loop &loop, const Config &config);
+
+    Agent(const Agent &) = delete;
+    Agent &operator=(const Agent &) = delete;
+
+    /// The sources have told everything, and it is applied.
+    [[nodiscard]] bool synced() const { return synced_; }
+
+    [[nodiscard]] const Config &config() const { return config_; }
+    [[nodiscard]] const ServicePlanner &services() const { return services_; }
+    [[nodiscard]] const NodePlanner &nodes() const { return nodes_; }
+    [[nodiscard]] const ServiceTables &service_tables() const { return *service_tables_; }
+    [[nodiscard]] const Datapath &datapath() const { return datapath_; }
+    [[nodiscard]] const HostNetwork &host() const { return *host_; }
+    [[nodiscard]] Pods &pods() { return *pods_; }
+    [[nodiscard]] const Arrays &arrays() const { return arrays_; }
+    [[nodiscard]] const Metrics &metrics() const { return metrics_; }
+    [[nodiscard]] MetricsSnapshot snapshot() const;
+
+private:
+    Agent(Loop &loop, Config config);
+
+    Result<> lock();
+    Result<> open_datapath();
+    Result<> open_network();
+    Result<> start_source();
+    void on_changes(std::vector<Change> changes);
+    void on_synced();
+    void take(Change &change);
+    void apply();
+    void apply_nodes();
+    void refuse(const std::string &line);
+    void walk(const std::function<void(const Object &)> &visit) const;
+
+    Loop *loop_;
+    Config config_;
+    std::optional<FileLock> run_lock_;
+    std::optional<FileLock> bpffs_lock_;
+    Datapath datapath_;
+    Arrays arrays_;
+    std::unique_ptr<GracePeriod> grace_;
+    std::unique_ptr<NextHopTables> nexthops_;
+    std::unique_ptr<ServiceTables> service_tables_;
+    std::unique_ptr<HostNetwork> host_;
+    std::unique_ptr<Pods> pods_;
+    ServicePlanner services_;
+    NodePlanner nodes_;
+    std::unordered_map<ObjectName, Pod> pod_objects_;
+    Journal journal_;
+    Metrics metrics_;
+    std::unique_ptr<Source> source_;
+    bool synced_ = false;
+};
+
+/// Removes all that an agent with this configuration leaves in the kernel and on disk, and nothing else.
+Result<> cleanup(const Config &config);
+
+} // namespace thruway

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/api/api.h"
+
+#include <chrono>
+#include <ctime>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+namespace thruway {
+namespace {
+
+using nlohmann::json;
+
+HttpResponse answer(const json &body, int status = 200)
+{
+    return {status, "application/json", body.dump(2, ' ', false, json::error_handler_t::replace) + "\n"};
+}
+
+HttpResponse failure(int status, const std::string &text)
+{
+    return answer({{"error", text}}, status);
+}
+
+/// Has the loop work out an answer. A loop that is ending takes no more work.
+HttpResponse in_loop(Loop &loop, std::function<HttpResponse()> task)
+{
+    auto promise = std::make_shared<std::promise<HttpResponse>>();
+    std::future<HttpResponse> result = promise->get_future();
+    loop.post([promise, work = std::move(task)] { promise->set_value(work()); });
+    while (result.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready)
+        if (loop.stopped())
+            return failure(503, "the agent is ending");
+    return result.get();
+}
+
+std::string utc_now()
+{
+    const std::time_t now = std::time(nullptr);
+    std::tm parts{};
+    gmtime_r(&now, &parts);
+    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
+                       parts.tm_hour, parts.tm_min, parts.tm_sec);
+}
+
+/// As kube-proxy's, whose keys load balancers and tests look for (pkg/proxy/healthcheck).
+HttpResponse health(const Agent &agent)
+{
+    const json body{{"lastUpdated", utc_now()}, {"currentTime", utc_now()}, {"healthy", agent.synced()}};
+    return answer(body, agent.synced() ? 200 : 503);
+}
+
+json status(const Agent &agent)
+{
+    const ServiceTables::Fill fill = agent.service_tables().fill();
+    return {{"version", THRUWAY_VERSION},
+            {"pid", getpid()},
+            {"node", agent.config().node},
+            {"source", agent.config().source},
+            {"synced", agent.synced()},
+            {"uplinks", agent.host().uplink_names()},
+            {"sock", agent.config().sock == SockMode::off ? "off" : "host"},
+            {"objects",
+             {{"services", agent.services().service_count()},
+              {"endpoint_slices", agent.services().slice_count()},
+              {"nodes", agent.nodes().all().size()}}},
+            {"maps",
+             {{"services", fill.services},
+              {"frontends", fill.frontends},
+              {"backends", fill.backends},
+              {"slots", fill.slots}}}};
+}
+
+Result<PodRequest> pod_request(const std::string &body)
+{
+    try {
+        const json value = json::parse(body);
+        PodRequest request;
+        value.at("container_id").get_to(request.container);
+        value.at("interface").get_to(request.interface);
+        request.pod = {Symbol(value.at("pod_namespace").get<std::string>()), value.at("pod_name").get<std::string>()};
+        value.at("device").get_to(request.device);
+        auto mac = parse_mac(value.at("mac").get<std::string>());
+        if (!mac)
+            return std::unexpected(mac.error());
+        request.mac = *mac;
+        return request;
+    } catch (const json::exception &error) {
+        return fail("{}", error.what());
+    }
+}
+
+HttpResponse cni_add(Agent &agent, const std::string &body)
+{
+    auto request = pod_request(body);
+    if (!request)
+        return failure(400, request.error().text());
+    if (!agent.synced())
+        return failure(503, "the agent does not know the cluster yet");
+    const auto start = std::chrono::steady_clock::now();
+    auto pod = agent.pods().add(*request);
+    if (!pod) {
+        spdlog::error("{}", pod.error().text());
+        return failure(500, pod.error().text());
+    }
+    json addresses = json::array();
+    for (const Address &address : pod->addresses)
+        addresses.push_back(address.text());
+    const auto took = std::chrono::steady_clock::now() - start;
+    spdlog::info("pod {}: {} by {} in {} us", pod->pod.text(), addresses.dump(), pod->device,
+                 std::chrono::duration_cast<std::chrono::microseconds>(took).count());
+    return answer({{"addresses", addresses}, {"mtu", agent.host().mtu()}, {"gateway_mac", mac_text(pod->host_mac)}});
+}
+
+HttpResponse cni_del(Agent &agent, const std::string &body)
+{
+    const json value = json::parse(body, nullptr, false);
+    if (!value.is_object() || !value.contains("container_id") || !value.contains("interface"))
+        return failure(400, "container_id and interface are needed");
+    auto removed = agent.pods().remove(value["container_id"], value["interface"]);
+    return removed ? answer(json::object()) : failure(500, removed.error().text());
+}
+
+/// A snapshot is taken in the loop; the slow part, reading the flow table, is not.
+HttpResponse metrics(Loop &loop, const Agent &agent)
+{
+    auto snapshot = std::make_shared<MetricsSnapshot>();
+    HttpResponse taken = in_loop(loop, [snapshot, &agent] {
+        *snapshot = agent.snapshot();
+        return HttpResponse{};
+    });
+    if (taken.status != 200)
+        return taken;
+    return {200, "text/plain; version=0.0.4; charset=utf-8",
+            agent.metrics().text(*snapshot, agent.datapath().maps(), agent.arrays())};
+}
+
+} // namespace
+
+Result<Api> Api::start(Loop &loop, Agent &agent)
+{
+    const auto with_agent = [&loop, &agent](auto handler) {
+        return [&loop, &agent, handler](const std::string &body) {
+            return in_loop(loop, [&agent, handler, body] { return handler(agent, body); });
+        };
+    };
+    const auto health_now = with_agent([](Agent &a, const std::string &) { return health(a); });
+    const auto mode = [](const std::string &) { return HttpResponse{.body = "thruway"}; };
+
+    Api api;
+    auto socket = HttpServer::on_socket(
+        agent.config().run_dir + "/agent.sock",
+        {{"GET /status", with_agent([](Agent &a, const std::string &) { return answer(status(a)); })},
+         {"POST /cni/add", with_agent(cni_add)},
+         {"POST /cni/del", with_agent(cni_del)}});
+    if (!socket)
+        return std::unexpected(socket.error());
+    api.servers_.push_back(std::move(*socket));
+
+    const std::pair<std::string, HttpServer::Handlers> on_tcp[] = {
+        {agent.config().metrics_address,
+         {{"GET /metrics", [&loop, &agent](const std::string &) { return metrics(loop, agent); }},
+          {"GET /healthz", health_now},
+          {"GET /proxyMode", mode}}},
+        {agent.config().health_address, {{"GET /healthz", health_now}, {"GET /livez", health_now}}},
+    };
+    for (const auto &[address, handlers] : on_tcp) {
+        if (auto server = HttpServer::on_address(address, handlers))
+            api.servers_.push_back(std::move(*server));
+        else
+            spdlog::error("{}", server.error().text());
+    }
+    return api;
+}
+
+} // namespace thruway

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "agent/base/error.h"
+#include "agent/datapath/programs.h"
+
+#include <string>
+#include <vector>
+
+namespace thruway {
+
+/// Where host processes get socket translation.
+enum class SockMode : uint8_t { off, host };
+
+/// What the agent is told by its command line and its configuration file.
+struct Config {
+    std::string node;
+    std::string source; ///< "file:DIR"
+    std::vector<std::string> uplinks;
+    std::string run_dir = "/run/thruway";
+    std::string bpffs = "/sys/fs/bpf/thruway";
+    std::string cgroup; ///< empty: the root of the cgroup2 hierarchy
+    SockMode sock = SockMode::host;
+    std::string metrics_address = "127.0.0.1:10249";
+    std::string health_address = "0.0.0.0:10256";
+    std::string log_level = "info";
+    Sizes sizes;
+    Timeouts timeouts;
+};
+
+/// Reads a YAML file of settings over what `config` has. An unknown key or a value of the wrong kind is an error that
+/// names it.
+Result<> read_config(const std::string &path, Config &config);
+
+/// Fails with the first setting that cannot be.
+Result<> check_config(const Config &config);
+
+/// Sets the sock mode from its name.
+Result<SockMode> parse_sock_mode(const std::string &text);
+
+} // namespace thruway

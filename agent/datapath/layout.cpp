@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/datapath/layout.h"
+
+namespace thruway {
+
+const std::array<Maps::Member, 18> Maps::members{{
+    {"layout", &Maps::layout},
+    {"frontends", &Maps::frontends},
+    {"services", &Maps::services},
+    {"slots", &Maps::slots},
+    {"backends", &Maps::backends},
+    {"totals", &Maps::totals},
+    {"sockets", &Maps::sockets},
+    {"endpoints", &Maps::endpoints},
+    {"node_addresses", &Maps::node_addresses},
+    {"addresses", &Maps::addresses},
+    {"nodes", &Maps::nodes},
+    {"gateways", &Maps::gateways},
+    {"ifindexes", &Maps::ifindexes},
+    {"nexthops", &Maps::nexthops},
+    {"generations", &Maps::generations},
+    {"flows4", &Maps::flows4},
+    {"flows6", &Maps::flows6},
+    {"drops", &Maps::drops},
+}};
+
+Result<Maps> Maps::open(const std::string &folder, bool writable)
+{
+    Maps maps;
+    for (const Member &member : members) {
+        auto map = Map::open(fmt::format("{}/{}", folder, member.name), std::string(member.name), writable);
+        if (!map)
+            return std::unexpected(map.error());
+        maps.*member.map = std::move(*map);
+    }
+    return maps;
+}
+
+namespace {
+
+template<typename Row>
+Result<> map_array(MappedArray<Row> &array, const Map &map, bool writable)
+{
+    auto mapped = MappedArray<Row>::of(map, writable);
+    if (!mapped)
+        return std::unexpected(mapped.error());
+    array = std::move(*mapped);
+    return {};
+}
+
+} // namespace
+
+Result<Arrays> Arrays::of(const Maps &maps, bool writable)
+{
+    Arrays arrays;
+    const auto all = {
+        map_array(arrays.layout, maps.layout, writable),     map_array(arrays.services, maps.services, writable),
+        map_array(arrays.slots, maps.slots, writable),       map_array(arrays.backends, maps.backends, writable),
+        map_array(arrays.totals, maps.totals, writable),     map_array(arrays.addresses, maps.addresses, writable),
+        map_array(arrays.nexthops, maps.nexthops, writable), map_array(arrays.generations, maps.generations, writable),
+        map_array(arrays.flows4, maps.flows4, writable),     map_array(arrays.flows6, maps.flows6, writable),
+    };
+    for (const auto &result : all)
+        if (!result)
+            return std::unexpected(result.error());
+    return arrays;
+}
+
+std::string_view drop_name(tw_drop reason)
+{
+    switch (reason) {
+#define X(id, name, meaning)                                                                                           \
+    case TW_DROP_##id:                                                                                                 \
+        return name;
+        TW_DROP_REASONS(X)
+#undef X
+    default:
+        return "none";
+    }
+}
+
+std::string_view drop_meaning(tw_drop reason)
+{
+    switch (reason) {
+#define X(id, name, meaning)                                                                                           \
+    case TW_DROP_##id:                                                                                                 \
+        return meaning;
+        TW_DROP_REASONS(X)
+#undef X
+    default:
+        return "not dropped";
+    }
+}
+
+std::string_view hook_name(tw_hook hook)
+{
+    switch (hook) {
+#define X(id, name)                                                                                                    \
+    case TW_HOOK_##id:                                                                                                 \
+        return name;
+        TW_HOOKS_LIST(X)
+#undef X
+    default:
+        return "unknown";
+    }
+}
+
+} // namespace thruway

@@ -1,0 +1,531 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/datapath/programs.h"
+
+#include "agent/base/address.h"
+#include "datapath.skel.h"
+
+#include <algorithm>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <cstdarg>
+#include <fcntl.h>
+#include <filesystem>
+#include <linux/bpf.h>
+#include <spdlog/spdlog.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace thruway {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// All clsact filters of ours have this handle and priority, so that they can be replaced in place and told from
+/// others.
+constexpr uint32_t filter_handle = 0x7477;
+constexpr uint32_t filter_priority = 0x7477;
+
+/// What a link pin says when there is no link behind it but a clsact filter: bpffs keeps symbolic links, but no files.
+constexpr const char *filter_mark = "clsact";
+
+struct Hook {
+    std::string_view program;
+    bpf_attach_type type;
+};
+
+/// In the order of Datapath::Which.
+constexpr std::array hooks{
+    Hook{"from_pod", BPF_TCX_INGRESS},
+    Hook{"to_pod", BPF_TCX_EGRESS},
+    Hook{"from_net", BPF_TCX_INGRESS},
+    Hook{"to_net", BPF_TCX_EGRESS},
+    Hook{"sock_connect4", BPF_CGROUP_INET4_CONNECT},
+    Hook{"sock_connect6", BPF_CGROUP_INET6_CONNECT},
+    Hook{"sock_sendmsg4", BPF_CGROUP_UDP4_SENDMSG},
+    Hook{"sock_sendmsg6", BPF_CGROUP_UDP6_SENDMSG},
+    Hook{"sock_recvmsg4", BPF_CGROUP_UDP4_RECVMSG},
+    Hook{"sock_recvmsg6", BPF_CGROUP_UDP6_RECVMSG},
+    Hook{"sock_peer4", BPF_CGROUP_INET4_GETPEERNAME},
+    Hook{"sock_peer6", BPF_CGROUP_INET6_GETPEERNAME},
+};
+
+/// What libbpf complained about first since this was emptied: it prints, and returns only a number.
+std::string &libbpf_complaint()
+{
+    static std::string text;
+    return text;
+}
+
+int on_libbpf_print(libbpf_print_level level, const char *format, va_list args)
+{
+    if (level != LIBBPF_WARN)
+        return 0;
+    std::array<char, 2048> line{};
+    const int length = std::vsnprintf(line.data(), line.size(), format, args);
+    std::string text(line.data());
+    while (!text.empty() && (text.back() == '\n' || text.back() == ' '))
+        text.pop_back();
+    spdlog::debug("{}", text);
+    if (libbpf_complaint().empty())
+        libbpf_complaint() = text.substr(text.rfind('\n') + 1);
+    return length;
+}
+
+struct SkeletonCloser {
+    void operator()(datapath *skeleton) const { datapath__destroy(skeleton); }
+};
+using Skeleton = std::unique_ptr<datapath, SkeletonCloser>;
+
+Result<uint64_t> own_netns_cookie()
+{
+    const Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    uint64_t cookie = 0;
+    socklen_t length = sizeof(cookie);
+
+    if (!socket || getsockopt(socket.get(), SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) != 0)
+        return fail_errno("cannot learn the cookie of this network namespace");
+    return cookie;
+}
+
+uint64_t random_seed()
+{
+    uint64_t seed = 0;
+    while (getrandom(&seed, sizeof(seed), 0) != sizeof(seed)) {
+    }
+    return seed;
+}
+
+uint32_t ticks(uint32_t seconds)
+{
+    const uint64_t nanoseconds = uint64_t{seconds} * 1'000'000'000;
+    return static_cast<uint32_t>(std::clamp<uint64_t>(nanoseconds >> TW_CLOCK_SHIFT, 1, 0xfff0));
+}
+
+Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uint32_t buckets)
+{
+    auto cookie = own_netns_cookie();
+    if (!cookie)
+        return std::unexpected(cookie.error());
+    tw_config config{};
+    config.flow_seed = seed;
+    config.host_netns_cookie = *cookie;
+    config.flow_mask = buckets - 1;
+    config.endpoints_max = options.sizes.endpoints;
+    config.snat_first = 49'152;
+    config.snat_mask = 16'384 - 1;
+    config.tcp_established = ticks(options.timeouts.tcp_established);
+    config.tcp_half_open = ticks(options.timeouts.tcp_half_open);
+    config.tcp_closing = ticks(options.timeouts.tcp_closing);
+    config.udp_one_way = ticks(options.timeouts.udp_one_way);
+    config.udp_two_way = ticks(options.timeouts.udp_two_way);
+    config.icmp = ticks(options.timeouts.icmp);
+    return config;
+}
+
+/// Not cryptographic: it tells builds and settings apart.
+class Digest {
+public:
+    void add(const void *data, size_t size)
+    {
+        const auto *bytes = static_cast<const uint8_t *>(data);
+        for (size_t i = 0; i < size; i++)
+            for (size_t lane = 0; lane < lanes_.size(); lane++)
+                lanes_[lane] = (lanes_[lane] ^ bytes[i]) * (0x100000001b3ULL + 2 * lane);
+    }
+
+    [[nodiscard]] std::array<uint8_t, 32> value() const
+    {
+        std::array<uint8_t, 32> bytes{};
+        std::memcpy(bytes.data(), lanes_.data(), bytes.size());
+        return bytes;
+    }
+
+private:
+    std::array<uint64_t, 4> lanes_{0xcbf29ce484222325ULL, 0x84222325cbf29ce4ULL, 0x9e3779b97f4a7c15ULL,
+                                   0xd6e8feb86659fd93ULL};
+};
+
+/// What the programs are made of: code, constants, and the very maps they use.
+std::array<uint8_t, 32> digest_of(const tw_config &config, const Maps &maps)
+{
+    size_t size = 0;
+    const void *code = datapath__elf_bytes(&size);
+    Digest digest;
+
+    digest.add(code, size);
+    digest.add(&config, sizeof(config));
+    for (const Maps::Member &member : Maps::members) {
+        bpf_map_info info{};
+        uint32_t length = sizeof(info);
+        bpf_map_get_info_by_fd((maps.*member.map).fd(), &info, &length);
+        digest.add(&info.id, sizeof(info.id));
+    }
+    return digest.value();
+}
+
+uint32_t program_id(int fd)
+{
+    bpf_prog_info info{};
+    uint32_t length = sizeof(info);
+    return bpf_prog_get_info_by_fd(fd, &info, &length) == 0 ? info.id : 0;
+}
+
+/// Puts a pin in the place of another one, in one step.
+Result<> repin(int fd, const std::string &path)
+{
+    const std::string next = path + "-new"; // bpffs allows no dots
+    ::unlink(next.c_str());
+    if (bpf_obj_pin(fd, next.c_str()) != 0)
+        return fail_errno("cannot pin {}", next);
+    if (::rename(next.c_str(), path.c_str()) != 0)
+        return fail_errno("cannot rename {}", next);
+    return {};
+}
+
+Result<> make_folder(const std::string &path)
+{
+    if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
+        return fail_errno("cannot create {}", path);
+    return {};
+}
+
+bpf_tc_hook tc_hook(unsigned ifindex, bpf_attach_type type)
+{
+    bpf_tc_hook hook{};
+    hook.sz = sizeof(hook);
+    hook.ifindex = static_cast<int>(ifindex);
+    hook.attach_point = type == BPF_TCX_INGRESS ? BPF_TC_INGRESS : BPF_TC_EGRESS;
+    return hook;
+}
+
+void remove_filter(unsigned ifindex, bpf_attach_type type)
+{
+    bpf_tc_hook hook = tc_hook(ifindex, type);
+    bpf_tc_opts filter{};
+    filter.sz = sizeof(filter);
+    filter.handle = filter_handle;
+    filter.priority = filter_priority;
+    bpf_tc_detach(&hook, &filter);
+}
+
+/// Removes a pinned attachment: the link behind it goes with its last name.
+void remove_link(const fs::path &path)
+{
+    std::error_code error;
+    if (fs::is_symlink(path, error)) {
+        const std::string name = path.filename();
+        const auto dash = name.rfind('-');
+        const auto *hook = std::ranges::find(hooks, std::string_view(name).substr(0, dash), &Hook::program);
+        if (hook != hooks.end())
+            remove_filter(static_cast<unsigned>(std::stoul(name.substr(dash + 1))), hook->type);
+    }
+    fs::remove(path, error);
+}
+
+} // namespace
+
+Features Features::probe()
+{
+    libbpf_set_print(on_libbpf_print);
+    Features features;
+
+    // A link to a device that does not exist: kernels that know the attach type look for the device, others refuse it.
+    const std::array<bpf_insn, 2> nothing{{
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
+        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
+    }};
+    const Fd program(bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "probe", "GPL", nothing.data(), nothing.size(), nullptr));
+    if (!program) {
+        features.missing.push_back(fmt::format("loading of BPF programs ({})", std::generic_category().message(errno)));
+        return features;
+    }
+    const Fd link(bpf_link_create(program.get(), 0x7fffffff, BPF_TCX_INGRESS, nullptr));
+    features.tcx = !link && errno == ENODEV;
+
+    const auto need = [&](bpf_prog_type type, bpf_func_id helper, std::string_view name) {
+        if (libbpf_probe_bpf_helper(type, helper, nullptr) != 1)
+            features.missing.emplace_back(name);
+    };
+    need(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_redirect_peer, "bpf_redirect_peer (Linux 5.10)");
+    need(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_redirect_neigh, "bpf_redirect_neigh (Linux 5.10)");
+    need(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_ktime_get_coarse_ns, "bpf_ktime_get_coarse_ns (Linux 5.11)");
+    need(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, "bpf_set_retval (Linux 5.18)");
+    return features;
+}
+
+Result<Datapath> Datapath::open(const DatapathOptions &options)
+{
+    Datapath datapath;
+    datapath.bpffs_ = options.bpffs;
+    datapath.cgroup_ = options.cgroup;
+    datapath.features_ = Features::probe();
+    if (!datapath.features_.missing.empty())
+        return fail("this kernel lacks {}", fmt::join(datapath.features_.missing, ", "));
+    for (const char *folder : {"", "/programs", "/links"})
+        if (auto made = make_folder(options.bpffs + folder); !made)
+            return std::unexpected(made.error());
+
+    // What is pinned may be just what is wanted.
+    if (auto pinned = Maps::open(options.bpffs, true)) {
+        auto layout = MappedArray<tw_layout>::of(pinned->layout, false);
+        if (!layout)
+            return std::unexpected(layout.error());
+        const tw_layout &row = (*layout)[0];
+        if (row.version != 0 && row.version != TW_LAYOUT_VERSION) // 0: the first load was cut short
+            return fail("{} holds maps of layout version {}, this agent knows version {}: take them down first with "
+                        "\"thruway-agent cleanup\" (this ends the connections that they carry)",
+                        options.bpffs, row.version, TW_LAYOUT_VERSION);
+        auto config = make_config(options, row.flow_seed, pinned->flows4.capacity());
+        if (!config)
+            return std::unexpected(config.error());
+        datapath.digest_ = digest_of(*config, *pinned);
+        if (std::memcmp(datapath.digest_.data(), row.programs, sizeof(row.programs)) == 0) {
+            for (const Hook &hook : hooks) {
+                Fd fd(bpf_obj_get(fmt::format("{}/programs/{}", options.bpffs, hook.program).c_str()));
+                if (!fd)
+                    break;
+                datapath.programs_.push_back({hook.program, std::move(fd)});
+            }
+            if (datapath.programs_.size() == hooks.size()) {
+                datapath.maps_ = std::move(*pinned);
+                return datapath;
+            }
+            datapath.programs_.clear();
+        }
+    }
+    if (auto loaded = datapath.load(options); !loaded)
+        return std::unexpected(loaded.error());
+    return datapath;
+}
+
+namespace {
+
+/// The configured size of each map whose size is a setting.
+uint32_t entries_of(std::string_view map, const Sizes &sizes, uint32_t standard)
+{
+    const std::array<std::pair<std::string_view, uint32_t>, 14> table{{
+        {"services", sizes.services},
+        {"totals", sizes.services},
+        {"frontends", sizes.frontends},
+        {"backends", sizes.backends},
+        {"slots", (sizes.slots + 1) / 2},
+        {"endpoints", sizes.endpoints * 2}, // an address of each family
+        {"node_addresses", sizes.node_addresses},
+        {"addresses", sizes.node_addresses + sizes.nexthops},
+        {"nodes", sizes.nodes},
+        {"gateways", sizes.nexthops},
+        {"nexthops", sizes.nexthops},
+        {"generations", sizes.nexthops},
+        {"flows4", sizes.flows / TW_FLOW_WAYS},
+        {"flows6", sizes.flows / TW_FLOW_WAYS},
+    }};
+    const auto *found = std::ranges::find(table, map, &std::pair<std::string_view, uint32_t>::first);
+    return found == table.end() ? standard : found->second;
+}
+
+/// Gives each map its pin and its size: that of the pinned one, if there is one, since flows live in it.
+void place_maps(datapath &skeleton, const DatapathOptions &options)
+{
+    bpf_map *map = nullptr;
+    bpf_object__for_each_map(map, skeleton.obj)
+    {
+        const std::string name = bpf_map__name(map);
+        if (std::ranges::find(Maps::members, name, &Maps::Member::name) == Maps::members.end())
+            continue; // constants, scratch room
+        const std::string path = fmt::format("{}/{}", options.bpffs, name);
+        uint32_t entries = entries_of(name, options.sizes, bpf_map__max_entries(map));
+        if (auto pinned = Map::open(path, name, false); pinned && pinned->capacity() != entries) {
+            spdlog::warn("map {} has {} entries, not the {} that are configured: a new size takes effect after "
+                         "\"thruway-agent cleanup\"",
+                         name, pinned->capacity(), entries);
+            entries = pinned->capacity();
+        }
+        if (bpf_map__type(map) != BPF_MAP_TYPE_SK_STORAGE)
+            bpf_map__set_max_entries(map, entries);
+        bpf_map__set_pin_path(map, path.c_str());
+    }
+}
+
+} // namespace
+
+Result<> Datapath::load(const DatapathOptions &options)
+{
+    const Skeleton skeleton(datapath__open());
+    if (!skeleton)
+        return fail_errno("cannot open the BPF object");
+    place_maps(*skeleton, options);
+
+    uint64_t seed = random_seed();
+    if (auto pinned = Map::open(options.bpffs + "/layout", "layout", false))
+        if (auto row = MappedArray<tw_layout>::of(*pinned, false); row && (*row)[0].version == TW_LAYOUT_VERSION)
+            seed = (*row)[0].flow_seed;
+    auto config = make_config(options, seed, bpf_map__max_entries(skeleton->maps.flows4));
+    if (!config)
+        return std::unexpected(config.error());
+    std::memcpy(const_cast<tw_config *>(&skeleton->rodata_config->config), &*config, sizeof(*config));
+
+    libbpf_complaint().clear();
+    if (datapath__load(skeleton.get()) != 0)
+        return fail_errno("cannot load the BPF programs ({})", libbpf_complaint());
+    loaded_ = true;
+    for (const Hook &hook : hooks) {
+        const bpf_program *program = bpf_object__find_program_by_name(skeleton->obj, std::string(hook.program).c_str());
+        Fd fd(::fcntl(bpf_program__fd(program), F_DUPFD_CLOEXEC, 3));
+        if (!fd)
+            return fail_errno("program {}", hook.program);
+        if (auto pinned = repin(fd.get(), fmt::format("{}/programs/{}", bpffs_, hook.program)); !pinned)
+            return pinned;
+        programs_.push_back({hook.program, std::move(fd)});
+    }
+    auto maps = Maps::open(bpffs_, true);
+    if (!maps)
+        return std::unexpected(maps.error());
+    maps_ = std::move(*maps);
+    digest_ = digest_of(*config, maps_);
+
+    auto layout = MappedArray<tw_layout>::of(maps_.layout, true);
+    if (!layout)
+        return std::unexpected(layout.error());
+    (*layout)[0].flow_seed = seed;
+    publish((*layout)[0].version, static_cast<uint32_t>(TW_LAYOUT_VERSION));
+    return {};
+}
+
+void Datapath::commit()
+{
+    if (auto layout = MappedArray<tw_layout>::of(maps_.layout, true))
+        if (std::memcmp((*layout)[0].programs, digest_.data(), digest_.size()) != 0)
+            std::memcpy((*layout)[0].programs, digest_.data(), digest_.size());
+}
+
+std::string Datapath::link_path(Which program, unsigned ifindex) const
+{
+    return fmt::format("{}/links/{}-{}", bpffs_, hooks.at(program).program, ifindex);
+}
+
+Result<> Datapath::attach_pod(unsigned ifindex, std::string_view device)
+{
+    for (const Which program : {to_pod, from_pod})
+        if (auto attached = attach_filter(program, ifindex); !attached)
+            return fail_within(fmt::format("cannot attach {} to {}", hooks.at(program).program, device),
+                               attached.error());
+    return {};
+}
+
+Result<> Datapath::attach_uplink(unsigned ifindex, std::string_view device)
+{
+    for (const Which program : {to_net, from_net}) {
+        auto attached = features_.tcx ? attach_tcx(program, ifindex) : attach_filter(program, ifindex);
+        if (attached && !features_.tcx && ::symlink(filter_mark, link_path(program, ifindex).c_str()) != 0 &&
+            errno != EEXIST)
+            attached = fail_errno("cannot create {}", link_path(program, ifindex));
+        if (!attached)
+            return fail_within(fmt::format("cannot attach {} to {}", hooks.at(program).program, device),
+                               attached.error());
+    }
+    return {};
+}
+
+void Datapath::detach_uplink(unsigned ifindex)
+{
+    for (const Which program : {from_net, to_net})
+        remove_link(link_path(program, ifindex));
+}
+
+Result<> Datapath::attach_tcx(Which program, unsigned ifindex)
+{
+    const std::string path = link_path(program, ifindex);
+    const int fd = programs_[program].fd.get();
+
+    if (const Fd pinned(bpf_obj_get(path.c_str())); pinned) {
+        bpf_link_info info{};
+        uint32_t length = sizeof(info);
+        // A link whose device is gone has no device; the number may be another one's by now.
+        if (bpf_link_get_info_by_fd(pinned.get(), &info, &length) == 0 && info.tcx.ifindex == ifindex) {
+            if (info.prog_id == program_id(fd) || bpf_link_update(pinned.get(), fd, nullptr) == 0)
+                return {};
+        }
+    }
+    ::unlink(path.c_str());
+    const Fd link(bpf_link_create(fd, static_cast<int>(ifindex), hooks.at(program).type, nullptr));
+    if (!link)
+        return fail_errno("link");
+    if (bpf_obj_pin(link.get(), path.c_str()) != 0)
+        return fail_errno("cannot pin {}", path);
+    return {};
+}
+
+Result<> Datapath::attach_filter(Which program, unsigned ifindex)
+{
+    const int fd = programs_[program].fd.get();
+    bpf_tc_hook hook = tc_hook(ifindex, hooks.at(program).type);
+    bpf_tc_opts filter{};
+    filter.sz = sizeof(filter);
+    filter.handle = filter_handle;
+    filter.priority = filter_priority;
+
+    if (bpf_tc_query(&hook, &filter) == 0 && filter.prog_id == program_id(fd))
+        return {};
+    if (const int error = bpf_tc_hook_create(&hook); error != 0 && error != -EEXIST)
+        return fail_code(-error, "clsact");
+    filter.prog_fd = fd;
+    filter.prog_id = 0;
+    filter.flags = BPF_TC_F_REPLACE;
+    if (const int error = bpf_tc_attach(&hook, &filter); error != 0)
+        return fail_code(-error, "filter");
+    return {};
+}
+
+Result<> Datapath::attach_sockets()
+{
+    const Fd cgroup(::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!cgroup)
+        return fail_errno("cannot open cgroup {}", cgroup_);
+    for (size_t i = sockets_first; i < hooks.size(); i++) {
+        const std::string path = fmt::format("{}/links/{}", bpffs_, hooks[i].program);
+        const int fd = programs_[i].fd.get();
+        struct stat folder{};
+        bpf_link_info info{};
+        uint32_t length = sizeof(info);
+
+        ::fstat(cgroup.get(), &folder);
+        if (const Fd pinned(bpf_obj_get(path.c_str()));
+            pinned && bpf_link_get_info_by_fd(pinned.get(), &info, &length) == 0 &&
+            info.cgroup.cgroup_id == folder.st_ino &&
+            (info.prog_id == program_id(fd) || bpf_link_update(pinned.get(), fd, nullptr) == 0))
+            continue;
+        ::unlink(path.c_str());
+        const Fd link(bpf_link_create(fd, cgroup.get(), hooks[i].type, nullptr));
+        if (!link)
+            return fail_errno("cannot attach {} to cgroup {}", hooks[i].program, cgroup_);
+        if (bpf_obj_pin(link.get(), path.c_str()) != 0)
+            return fail_errno("cannot pin {}", path);
+    }
+    return {};
+}
+
+void Datapath::detach_sockets()
+{
+    for (size_t i = sockets_first; i < hooks.size(); i++)
+        remove_link(fmt::format("{}/links/{}", bpffs_, hooks.at(i).program));
+}
+
+Result<> Datapath::cleanup(const std::string &bpffs)
+{
+    std::error_code error;
+    for (const auto &entry : fs::directory_iterator(bpffs + "/links", error))
+        remove_link(entry.path());
+    // Only what carries our names: somebody may have put pins of his own into the folder.
+    for (const Hook &hook : hooks)
+        fs::remove(fmt::format("{}/programs/{}", bpffs, hook.program), error);
+    for (const Maps::Member &member : Maps::members)
+        fs::remove(fmt::format("{}/{}", bpffs, member.name), error);
+    for (const char *folder : {"/programs", "/links", ""})
+        if (::rmdir((bpffs + folder).c_str()) != 0 && errno != ENOENT && errno != EBUSY) // busy: a mount of its own
+            return fail_errno("cannot remove {}{}", bpffs, folder);
+    return {};
+}
+
+} // namespace thruway

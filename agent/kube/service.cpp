@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/kube/service.h"
+
+#include "agent/kube/fields.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace thruway {
+namespace {
+
+struct ServiceSpec {
+    ServiceType type = ServiceType::cluster_ip;
+    std::string_view cluster_ip;
+    std::vector<std::string_view> cluster_ips;
+    std::vector<std::string_view> families;
+    std::vector<ServicePort> ports;
+};
+
+ServiceType read_service_type(Field &field)
+{
+    const std::string_view text = field.text();
+    for (const ServiceType type :
+         {ServiceType::cluster_ip, ServiceType::node_port, ServiceType::load_balancer, ServiceType::external_name}) {
+        if (text == service_type_name(type))
+            return type;
+    }
+    if (!text.empty())
+        field.refuse(fmt::format("{} is not a type of Service", quoted(text)));
+    return ServiceType::cluster_ip;
+}
+
+ServicePort read_service_port(Field &field)
+{
+    ServicePort port;
+    std::optional<uint16_t> number;
+    field.each_field([&](std::string_view key, Field value) {
+        if (key == "name")
+            port.name = Symbol(value.text());
+        else if (key == "protocol")
+            port.protocol = read_protocol(value);
+        else if (key == "port")
+            number = read_port(value, 1);
+        else if (key == "nodePort")
+            port.node_port = read_port(value, 0).value_or(0);
+    });
+    if (!number)
+        field.faults().refuse(field.path() + ".port", "missing");
+    port.port = number.value_or(0);
+    return port;
+}
+
+/// A port of a Service is known by its name and protocol, and dialled by its number and protocol.
+void check_twins(const std::vector<ServicePort> &ports, const ServicePort &port, const Field &field)
+{
+    for (size_t i = 0; i < ports.size(); i++) {
+        if (ports[i].protocol != port.protocol)
+            continue;
+        if (ports[i].name == port.name)
+            field.refuse(fmt::format("has the name and protocol of ports[{}]", i));
+        else if (ports[i].port == port.port)
+            field.refuse(fmt::format("has the number and protocol of ports[{}]", i));
+    }
+}
+
+std::vector<ServicePort> read_service_ports(Field &field)
+{
+    std::vector<ServicePort> ports;
+    field.each_item([&](Field item, size_t) {
+        const ServicePort port = read_service_port(item);
+        check_twins(ports, port, item);
+        ports.push_back(port);
+    });
+    return ports;
+}
+
+ServiceSpec read_service_spec(Field &field)
+{
+    ServiceSpec spec;
+    field.each_field([&](std::string_view key, Field value) {
+        if (key == "type")
+            spec.type = read_service_type(value);
+        else if (key == "clusterIP")
+            spec.cluster_ip = value.text();
+        else if (key == "clusterIPs")
+            spec.cluster_ips = read_texts(value);
+        else if (key == "ipFamilies")
+            spec.families = read_texts(value);
+        else if (key == "ports")
+            spec.ports = read_service_ports(value);
+    });
+    return spec;
+}
+
+/// The cluster addresses, at most one a family. With ipFamilies, the n-th family is served at the n-th address
+/// (kube-proxy's rule); without, each address is taken for what it is, which is what the API server makes of a manifest
+/// that leaves them out.
+std::vector<Address> cluster_addresses(const ServiceSpec &spec, Faults &faults)
+{
+    const bool plural = !spec.cluster_ips.empty();
+    const auto texts = plural ? spec.cluster_ips : std::vector{spec.cluster_ip};
+    const size_t count = spec.families.empty() ? texts.size() : std::min(texts.size(), spec.families.size());
+
+    std::vector<Address> addresses;
+    for (size_t i = 0; i < count; i++) {
+        const auto skip = [&](std::string_view reason) {
+            faults.skip(plural ? fmt::format("spec.clusterIPs[{}]", i) : "spec.clusterIP", reason);
+        };
+        const auto address = parse_destination(texts[i]);
+        if (!address) {
+            skip(address.error().text());
+            continue;
+        }
+        const std::string_view family = family_name(address->family());
+        const auto same_family = [&](const Address &other) { return other.family() == address->family(); };
+        if (!spec.families.empty() && spec.families[i] != family)
+            skip(fmt::format("{} is not {}, as spec.ipFamilies says", quoted(texts[i]), quoted(spec.families[i])));
+        else if (std::ranges::any_of(addresses, same_family))
+            skip(fmt::format("{} is a second {} address", quoted(texts[i]), family));
+        else
+            addresses.push_back(*address);
+    }
+    return addresses;
+}
+
+/// A Service by name only: ExternalName, or headless.
+bool is_name_only(const ServiceSpec &spec)
+{
+    return spec.type == ServiceType::external_name || spec.cluster_ip == "None" ||
+           (!spec.cluster_ips.empty() && spec.cluster_ips.front() == "None");
+}
+
+} // namespace
+
+Service read_service(Field &root, const Metadata &metadata)
+{
+    ServiceSpec spec;
+    root.each_field([&](std::string_view key, Field value) {
+        if (key == "spec")
+            spec = read_service_spec(value);
+    });
+    if (spec.ports.empty() && !is_name_only(spec))
+        root.faults().refuse("spec.ports", "missing");
+
+    Service service;
+    service.type = spec.type;
+    service.created = metadata.created / 1000;
+    service.ports = std::move(spec.ports);
+    if (spec.type != ServiceType::node_port && spec.type != ServiceType::load_balancer) {
+        for (ServicePort &port : service.ports)
+            port.node_port = 0;
+    }
+    // What kube-proxy leaves alone; a Service that has no address yet is not there yet.
+    const bool has_address = !spec.cluster_ip.empty() || !spec.cluster_ips.empty();
+    service.proxied = has_address && !is_name_only(spec) && !metadata.foreign_proxy;
+    if (service.proxied) {
+        service.cluster_ips = cluster_addresses(spec, root.faults());
+        if (service.cluster_ips.empty())
+            root.faults().refuse();
+    }
+    return service;
+}
+
+} // namespace thruway

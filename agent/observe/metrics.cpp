@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "agent/observe/metrics.h"
+
+#include "agent/datapath/flows.h"
+#include "agent/observe/drops.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+namespace thruway {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using Labels = std::vector<std::pair<std::string, std::string>>;
+
+/// 1 ms doubled 15 times: kube-proxy's own (metrics.ExponentialBuckets(0.001, 2, 15)).
+prometheus::Histogram::BucketBoundaries sync_buckets()
+{
+    prometheus::Histogram::BucketBoundaries buckets;
+    for (double bound = 0.001; buckets.size() < 15; bound *= 2)
+        buckets.push_back(bound);
+    return buckets;
+}
+
+/// 0.25, 0.5, 1 to 59, 60 to 115 by 5, 120 to 300 by 30 seconds: kube-proxy's own.
+prometheus::Histogram::BucketBoundaries programming_buckets()
+{
+    prometheus::Histogram::BucketBoundaries buckets{0.25, 0.5};
+    for (double bound = 1; bound < 60; bound += 1)
+        buckets.push_back(bound);
+    for (double bound = 60; bound < 120; bound += 5)
+        buckets.push_back(bound);
+    for (double bound = 120; bound <= 300; bound += 30)
+        buckets.push_back(bound);
+    return buckets;
+}
+
+double seconds_since_epoch()
+{
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+MetricFamily family(std::string name, std::string help, MetricType type)
+{
+    MetricFamily made;
+    made.name = std::move(name);
+    made.help = std::move(help);
+    made.type = type;
+    return made;
+}
+
+void add(MetricFamily &family, const Labels &labels, double value)
+{
+    ClientMetric metric;
+    for (const auto &[name, text] : labels) {
+        ClientMetric::Label label;
+        label.name = name;
+        label.value = text;
+        metric.label.push_back(std::move(label));
+    }
+    if (family.type == MetricType::Counter)
+        metric.counter.value = value;
+    else
+        metric.gauge.value = value;
+    family.metric.push_back(std::move(metric));
+}
+
+void add_drops(std::vector<MetricFamily> &families, const Maps &maps)
+{
+    MetricFamily packets = family("thruway_drops_total", "Packets that the datapath dropped.", MetricType::Counter);
+    MetricFamily bytes = family("thruway_drop_bytes_total", "Bytes of dropped packets.", MetricType::Counter);
+    if (auto drops = read_drops(maps)) {
+        for (const DropCount &drop : *drops) {
+            const Labels labels{{"reason", std::string(drop_name(drop.reason))},
+                                {"direction", std::string(hook_name(drop.hook))}};
+            add(packets, labels, static_cast<double>(drop.packets));
+            add(bytes, labels, static_cast<double>(drop.bytes));
+        }
+    }
+    families.push_back(std::move(packets));
+    families.push_back(std::move(bytes));
+}
+
+void add_maps(std::vector<MetricFamily> &families, const MetricsSnapshot &snapshot, const Maps &maps,
+              const Arrays &arrays)
+{
+    MetricFamily entries = family("thruway_map_entries", "Entries in use of a BPF map.", MetricType::Gauge);
+    MetricFamily capacity = family("thruway_map_capacity", "Entries that a BPF map has room for.", MetricType::Gauge);
+    MetricFamily memory = family("thruway_map_memory_bytes", "Kernel memory of a BPF map.", MetricType::Gauge);
+    for (const MetricsSnapshot::Fill &fill : snapshot.fill)
+        add(entries, {{"map", fill.map}}, static_cast<double>(fill.entries));
+    const FlowFill flows = flow_fill(arrays);
+    add(entries, {{"map", "flows4"}}, flows.rows4);
+    add(entries, {{"map", "flows6"}}, flows.rows6);
+    for (const Maps::Member &member : Maps::members) {
+        const Map &map = maps.*member.map;
+        const Labels labels{{"map", std::string(member.name)}};
+        const bool flow_table = member.name.starts_with("flows");
+        const bool halves = member.name == "slots"; // two an entry
+        add(capacity, labels, static_cast<double>(map.capacity()) * (flow_table ? TW_FLOW_WAYS : halves ? 2 : 1));
+        if (auto bytes = map.memory())
+            add(memory, labels, static_cast<double>(*bytes));
+    }
+    families.push_back(std::move(entries));
+    families.push_back(std::move(capacity));
+    families.push_back(std::move(memory));
+}
+
+/// Services that have had no connection on this node are left out: a large cluster has very many of them.
+void add_services(std::vector<MetricFamily> &families, const MetricsSnapshot &snapshot, const Arrays &arrays)
+{
+    MetricFamily connections =
+        family("thruway_service_connections_total", "Connections made to a service.", MetricType::Counter);
+    MetricFamily packets =
+        family("thruway_service_packets_total", "Packets from and to a service's clients.", MetricType::Counter);
+    MetricFamily bytes =
+        family("thruway_service_bytes_total", "Bytes from and to a service's clients.", MetricType::Counter);
+    const std::vector<tw_totals> live = live_totals(arrays, arrays.totals.size());
+
+    for (const auto &[key, id] : snapshot.services) {
+        const tw_totals &ended = arrays.totals[id];
+        if (ended.connections == 0)
+            continue;
+        const Labels labels{{"namespace", std::string(key.service.space.text())},
+                            {"name", key.service.name},
+                            {"port", std::string(key.port.text())},
+                            {"protocol", std::string(protocol_name(key.protocol))},
+                            {"ip_family", key.family == Family::ipv4 ? "IPv4" : "IPv6"}};
+        add(connections, labels, static_cast<double>(ended.connections));
+        add(packets, labels, static_cast<double>(ended.packets + live[id].packets));
+        add(bytes, labels, static_cast<double>(ended.bytes + live[id].bytes));
+    }
+    families.push_back(std::move(connections));
+    families.push_back(std::move(packets));
+    families.push_back(std::move(bytes));
+}
+
+void add_objects(std::vector<MetricFamily> &families, const MetricsSnapshot &snapshot)
+{
+    MetricFamily objects = family("thruway_objects", "Kubernetes objects that the agent holds.", MetricType::Gauge);
+    for (const MetricsSnapshot::Objects &kind : snapshot.objects)
+        add(objects, {{"kind", kind.kind}}, static_cast<double>(kind.count));
+    families.push_back(std::move(objects));
+
+    MetricFamily synced = family("thruway_synced", "1 once the sources have told everything.", MetricType::Gauge);
+    add(synced, {}, snapshot.synced ? 1 : 0);
+    families.push_back(std::move(synced));
+
+    MetricFamily build = family("thruway_build_info", "Version of the agent.", MetricType::Gauge);
+    add(build, {{"version", THRUWAY_VERSION}}, 1);
+    families.push_back(std::move(build));
+}
+
+} // namespace
+
+struct Metrics::Instruments {
+    prometheus::Registry registry;
+    prometheus::Histogram &sync = prometheus::BuildHistogram()
+                                      .Name("kubeproxy_sync_proxy_rules_duration_seconds")
+                                      .Help("Time to bring a round of changes into the maps.")
+                                      .Register(registry)
+                                      .Add({}, sync_buckets());
+    prometheus::Gauge &last_sync = prometheus::BuildGauge()
+                                       .Name("kubeproxy_sync_proxy_rules_last_timestamp_seconds")
+                                       .Help("When changes were last brought into the maps.")
+                                       .Register(registry)
+                                       .Add({});
+    prometheus::Histogram &programming =
+        prometheus::BuildHistogram()
+            .Name("kubeproxy_network_programming_duration_seconds")
+            .Help("Time from the change of a pod or service to its being in the maps of this node.")
+            .Register(registry)
+            .Add({}, programming_buckets());
+    prometheus::Counter &refusals = prometheus::BuildCounter()
+                                        .Name("thruway_refused_objects_total")
+                                        .Help("Objects that were refused, or did not fit into a map.")
+                                        .Register(registry)
+                                        .Add({});
+    double started = seconds_since_epoch();
+};
+
+Metrics::Metrics() : instruments_(std::make_unique<Instruments>())
+{
+}
+
+Metrics::~Metrics() = default;
+
+void Metrics::synced(std::chrono::nanoseconds took)
+{
+    instruments_->sync.Observe(std::chrono::duration<double>(took).count());
+    instruments_->last_sync.Set(seconds_since_epoch());
+}
+
+void Metrics::programmed(int64_t triggered)
+{
+    const double at = static_cast<double>(triggered) / 1000;
+    // What happened before this agent ran says nothing of how quick it is.
+    if (at > instruments_->started)
+        instruments_->programming.Observe(std::max(0.0, seconds_since_epoch() - at));
+}
+
+void Metrics::refused()
+{
+    instruments_->refusals.Increment();
+}
+
+std::string Metrics::text(const MetricsSnapshot &snapshot, const Maps &maps, const Arrays &arrays) const
+{
+    std::vector<MetricFamily> families = instruments_->registry.Collect();
+    add_objects(families, snapshot);
+    add_maps(families, snapshot, maps, arrays);
+    add_drops(families, maps);
+    add_services(families, snapshot, arrays);
+    return prometheus::TextSerializer().Serialize(families);
+}
+
+} // namespace thruway

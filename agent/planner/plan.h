@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "agent/state/objects.h"
+
+#include <thruway/service.h>
+#include <vector>
+
+/// What the planner wants the datapath to hold: plain values, named by Kubernetes names. Which row of which map holds
+/// them is the applier's business.
+namespace thruway {
+
+/// One Service port in one family: what shares a set of backends.
+struct ServiceKey {
+    ObjectName service;
+    Symbol port;
+    Protocol protocol = Protocol::tcp;
+    Family family = Family::ipv4;
+
+    /// "Service default/web port http/TCP (IPv4)".
+    [[nodiscard]] std::string text() const;
+
+    friend bool operator==(const ServiceKey &, const ServiceKey &) = default;
+};
+
+/// An address and port that clients dial. A NodePort has the unspecified address of its family.
+struct Frontend {
+    Address address;
+    uint16_t port = 0;
+    Protocol protocol = Protocol::tcp;
+
+    [[nodiscard]] tw_frontend raw() const;
+    [[nodiscard]] std::string text() const;
+
+    friend bool operator==(const Frontend &, const Frontend &) = default;
+    friend auto operator<=>(const Frontend &, const Frontend &) = default;
+};
+
+struct Backend {
+    Address address;
+    uint16_t port = 0;
+
+    friend bool operator==(const Backend &, const Backend &) = default;
+    friend auto operator<=>(const Backend &, const Backend &) = default;
+};
+
+/// Everything about one service. Frontends and backends are sorted, so that equal plans compare equal.
+struct ServicePlan {
+    ServiceKey key;
+    std::vector<Frontend> frontends; ///< the first is the ClusterIP, if this service has it
+    std::vector<Backend> backends;
+
+    friend bool operator==(const ServicePlan &, const ServicePlan &) = default;
+};
+
+/// A change of what is wanted: services that are new or differ, and services that are gone.
+struct ServiceChanges {
+    std::vector<ServicePlan> upserts;
+    std::vector<ServiceKey> deletes;
+
+    [[nodiscard]] bool empty() const { return upserts.empty() && deletes.empty(); }
+};
+
+/// Pods of `prefix` live on the node that has this address; an unspecified address means this node.
+struct NodeRoute {
+    Prefix prefix;
+    Address node;
+    Symbol name;
+
+    friend bool operator==(const NodeRoute &, const NodeRoute &) = default;
+};
+
+} // namespace thruway
+
+template<>
+struct std::hash<thruway::ServiceKey> {
+    size_t operator()(const thruway::ServiceKey &key) const noexcept
+    {
+        const auto rest = static_cast<uint64_t>(key.port.id()) << 16 | static_cast<uint64_t>(key.protocol) << 8 |
+                          static_cast<uint64_t>(key.family);
+        return thruway::hash_mix(std::hash<thruway::ObjectName>{}(key.service), rest);
+    }
+};
+
+template<>
+struct std::hash<thruway::Frontend> {
+    size_t operator()(const thruway::Frontend &frontend) const noexcept
+    {
+        return thruway::hash_mix(thruway::hash_of(frontend.address),
+                                 static_cast<uint64_t>(frontend.port) << 8 | static_cast<uint64_t>(frontend.protocol));
+    }
+};
+
+template<>
+struct std::hash<thruway::Backend> {
+    size_t operator()(const thruway::Backend &backend) const noexcept
+    {
+        return thruway::hash_mix(thruway::hash_of(backend.address), backend.port);
+    }
+};

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* Where a packet goes and how it gets there. Next hop 0 is the host stack; an index below config.endpoints_max is a
+ * pod of this node; any other leads out by an uplink. */
+
+#include "config.h"
+#include "flow.h"
+#include "maps.h"
+#include "nat.h"
+#include "packet.h"
+
+enum { AF_INET = 2, AF_INET6 = 10, NEXTHOP_STACK = 0 };
+
+inline_always bool is_endpoint(u32 nexthop)
+{
+    return nexthop != NEXTHOP_STACK && nexthop < config.endpoints_max;
+}
+
+/* The next hop of whatever the kernel's routing says about `to`, seen from `from` on device `ifindex`; the host stack
+ * if it is no uplink of ours. With BPF_FIB_LOOKUP_OUTPUT the way must lead out by that device. */
+static __noinline u32 route_kernel(struct __sk_buff *skb, const struct tw_address *to, const struct tw_address *from,
+                                   u32 ifindex, u32 flags)
+{
+    bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+    struct bpf_fib_lookup fib = {.family = v6 ? AF_INET6 : AF_INET, .ifindex = ifindex};
+    struct tw_gateway gateway = {};
+    long result;
+    u32 *index;
+
+    if (v6) {
+        __builtin_memcpy(fib.ipv6_src, from, sizeof(fib.ipv6_src));
+        __builtin_memcpy(fib.ipv6_dst, to, sizeof(fib.ipv6_dst));
+    } else {
+        fib.ipv4_src = from->word[3];
+        fib.ipv4_dst = to->word[3];
+    }
+    result = bpf_fib_lookup(skb, &fib, sizeof(fib), flags);
+    if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+        return NEXTHOP_STACK;
+    /* The kernel leaves the neighbour to ask for in the place of the destination. */
+    if (v6)
+        __builtin_memcpy(&gateway.address, fib.ipv6_dst, sizeof(gateway.address));
+    else
+        gateway.address = address_from4(fib.ipv4_dst);
+    gateway.ifindex = fib.ifindex;
+    index = bpf_map_lookup_elem(&gateways, &gateway);
+    if (!index)
+        index = bpf_map_lookup_elem(&ifindexes, &gateway.ifindex);
+    return index ? *index : NEXTHOP_STACK;
+}
+
+/* The next hop towards an address, from a pod or after DNAT. */
+inline_always enum tw_drop route(struct __sk_buff *skb, const struct tw_address *to, const struct tw_address *from,
+                                 u32 *next)
+{
+    struct tw_cidr cidr = {.bits = 128, .word = {to->word[0], to->word[1], to->word[2], to->word[3]}};
+    u32 *index = bpf_map_lookup_elem(&endpoints, to);
+
+    *next = NEXTHOP_STACK;
+    if (index) {
+        *next = *index;
+        return TW_PASS;
+    }
+    if (bpf_map_lookup_elem(&node_addresses, to))
+        return TW_PASS;
+    index = bpf_map_lookup_elem(&nodes, &cidr);
+    if (index) {
+        *next = *index;
+        return *next == NEXTHOP_STACK ? TW_DROP_NO_ENDPOINT : TW_PASS;
+    }
+    *next = route_kernel(skb, to, from, skb->ifindex, 0);
+    return TW_PASS;
+}
+
+/* One hop less; for IPv4 with its checksum (RFC 1624). */
+inline_always bool deliver_hop(void *data, void *end, const bool v6)
+{
+    if (v6) {
+        struct ipv6hdr *ip = data + ETH_HLEN;
+
+        if ((void *)(ip + 1) > end)
+            return false;
+        ip->hop_limit--;
+    } else {
+        struct iphdr *ip = data + ETH_HLEN;
+
+        if ((void *)(ip + 1) > end)
+            return false;
+        ip->check = checksum_after(ip->check, sum_change(0, bpf_htons(0x0100), 0));
+        ip->ttl--;
+    }
+    return true;
+}
+
+/* Writes what the flow says into the packet. */
+inline_always enum tw_drop translate(struct __sk_buff *skb, const struct packet *p, const struct flow *f, const bool v6)
+{
+    if (!(f->flags & TW_FLOW_TRANSLATED))
+        return TW_PASS;
+    if (nat_checksum(skb, p, &f->to, v6))
+        return TW_DROP_REWRITE_FAILED;
+    if (!nat_write((void *)(long)skb->data, (void *)(long)skb->data_end, p, &f->to, v6))
+        return TW_DROP_REWRITE_FAILED;
+    return TW_PASS;
+}
+
+/* Lets the kernel find the MAC of the next hop: the way for neighbours that nobody follows. */
+inline_always int deliver_resolve(const struct tw_nexthop *nexthop, const bool v6)
+{
+    struct bpf_redir_neigh neighbour = {.nh_family = v6 ? AF_INET6 : AF_INET};
+    u32 index = READ_ONCE(nexthop->gateway);
+    const struct tw_address *gateway = bpf_map_lookup_elem(&addresses, &index);
+
+    if (!index || !gateway)
+        return bpf_redirect_neigh(nexthop->link.ifindex, 0, 0, 0);
+    if (v6)
+        __builtin_memcpy(neighbour.ipv6_nh, gateway, sizeof(neighbour.ipv6_nh));
+    else
+        neighbour.ipv4_nh = gateway->word[3];
+    return bpf_redirect_neigh(nexthop->link.ifindex, &neighbour, sizeof(neighbour), 0);
+}
+
+/* Rewrites the packet for its flow and sends it to the flow's next hop. Says in `reason` why, if it is dropped. */
+inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const struct flow *f, int *reason,
+                          const bool v6)
+{
+    struct tw_nexthop *nexthop;
+    struct ethhdr *ethernet;
+    void *data, *end;
+    u32 next = f->next;
+    union {
+        u64 word; /* MAC and flags are read as one, so that a neighbour's move is seen whole */
+        struct {
+            u8 mac[ETH_ALEN];
+            u16 flags;
+        };
+    } to;
+
+    if (next == NEXTHOP_STACK) {
+        *reason = translate(skb, p, f, v6);
+        return *reason ? VERDICT_DROP : VERDICT_NEXT;
+    }
+    nexthop = bpf_map_lookup_elem(&nexthops, &next);
+    if (!nexthop || !nexthop->link.ifindex) {
+        *reason = TW_DROP_NO_ENDPOINT;
+        return VERDICT_DROP;
+    }
+    if (p->hops <= 1) {
+        *reason = TW_DROP_HOPS;
+        return VERDICT_DROP;
+    }
+    *reason = translate(skb, p, f, v6);
+    if (*reason)
+        return VERDICT_DROP;
+    data = ethernet = (void *)(long)skb->data;
+    end = (void *)(long)skb->data_end;
+    if ((void *)(ethernet + 1) > end || !deliver_hop(data, end, v6)) {
+        *reason = TW_DROP_REWRITE_FAILED;
+        return VERDICT_DROP;
+    }
+    to.word = READ_ONCE(*(u64 *)&nexthop->to);
+    __builtin_memcpy(ethernet->h_dest, to.mac, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_source, nexthop->from.mac, ETH_ALEN);
+    if (v6) /* the hop limit is under no header checksum, so a sum that the device computed has to follow it */
+        bpf_csum_update(skb, sum_fold32(sum_change(0, bpf_htons(0x0001), 0)));
+    if (is_endpoint(next))
+        return bpf_redirect_peer(nexthop->link.ifindex, 0);
+    skb->mark |= TW_MARK_HANDLED;
+    if (likely(to.flags & TW_NEXTHOP_RESOLVED))
+        return bpf_redirect(nexthop->link.ifindex, 0);
+    return deliver_resolve(nexthop, v6);
+}

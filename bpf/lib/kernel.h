@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* What every program starts from: the kernel's user API, libbpf's helpers, and a few words that C lacks. */
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+typedef __s32 s32;
+
+#define bool _Bool
+#define true 1
+#define false 0
+
+#define inline_always static __always_inline
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Values of the user API that older uapi headers lack or that live outside of it. */
+enum {
+    VERDICT_NEXT = -1, /* TCX_NEXT, and TC_ACT_UNSPEC of a clsact filter: the next program at this hook decides */
+    VERDICT_DROP = 2,  /* TCX_DROP, TC_ACT_SHOT */
+};
+
+/* Read or write memory that other CPUs change, exactly once. */
+#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
+
+/* The compiler keeps memory accesses on their side of this. */
+#define compiler_barrier() asm volatile("" ::: "memory")

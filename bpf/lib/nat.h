@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* Writes a new tuple into a packet, with all its checksums. */
+
+#include "packet.h"
+
+/* One's complement sum of what a change from `from` to `to` adds, over words that stand 2-byte aligned in a packet. */
+inline_always u64 sum_change(u64 sum, u32 from, u32 to)
+{
+    return sum + (u32)~from + to;
+}
+
+inline_always u32 sum_fold32(u64 sum)
+{
+    sum = (sum & 0xffffffff) + (sum >> 32);
+    return (sum & 0xffffffff) + (sum >> 32);
+}
+
+/* RFC 1624 (eqn. 3): the checksum field after such a change. */
+inline_always u16 checksum_after(u16 checksum, u64 sum)
+{
+    u32 folded;
+
+    sum += (u16)~checksum;
+    folded = sum_fold32(sum);
+    folded = (folded & 0xffff) + (folded >> 16);
+    folded = (folded & 0xffff) + (folded >> 16);
+    return ~folded;
+}
+
+inline_always u64 sum_addresses(const struct tuple *from, const struct tuple *to, const bool v6)
+{
+    u64 sum = sum_change(0, from->source.word[3], to->source.word[3]);
+
+    sum = sum_change(sum, from->destination.word[3], to->destination.word[3]);
+    if (v6)
+        for (int i = 0; i < 3; i++) {
+            sum = sum_change(sum, from->source.word[i], to->source.word[i]);
+            sum = sum_change(sum, from->destination.word[i], to->destination.word[i]);
+        }
+    return sum;
+}
+
+inline_always u64 sum_ports(const struct tuple *from, const struct tuple *to)
+{
+    u64 sum = sum_change(0, from->source_port, to->source_port);
+
+    return sum_change(sum, from->destination_port, to->destination_port);
+}
+
+/* Offset of the checksum in the transport header; 0 where there is none that covers what we change. */
+inline_always u32 checksum_offset(u8 protocol)
+{
+    switch (protocol) {
+    case IPPROTO_TCP:
+        return __builtin_offsetof(struct tcphdr, check);
+    case IPPROTO_UDP:
+        return __builtin_offsetof(struct udphdr, check);
+    case IPPROTO_ICMP:
+    case IPPROTO_ICMPV6:
+        return __builtin_offsetof(struct icmp_header, checksum);
+    default:
+        return 0;
+    }
+}
+
+/* Corrects the transport checksum for the new tuple. The kernel's helper knows what we cannot see: a packet of a local
+ * sender may carry only the sum of its pseudo-header, to be completed by the device, and then a change of addresses
+ * counts and one of ports does not. */
+inline_always long nat_checksum(struct __sk_buff *skb, const struct packet *p, const struct tuple *to, const bool v6)
+{
+    u8 protocol = p->tuple.protocol;
+    u32 at = p->transport + checksum_offset(protocol);
+    u64 flags = protocol == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+    u32 ports = sum_fold32(sum_ports(&p->tuple, to));
+    u32 addresses = sum_fold32(sum_addresses(&p->tuple, to, v6));
+    long error = 0;
+
+    if (at == p->transport)
+        return 0;
+    if (protocol != IPPROTO_ICMP) { /* ICMP for IPv4 has no pseudo-header */
+        error = bpf_l4_csum_replace(skb, at, 0, addresses, flags | BPF_F_PSEUDO_HDR);
+        /* For a checksum computed by the device (CHECKSUM_COMPLETE) the helper assumes that a header checksum makes
+         * up for the address, as in IPv4. IPv6 has none: undo that part. No effect on any other packet. */
+        if (v6)
+            bpf_csum_update(skb, addresses);
+    }
+    if (!error && ports)
+        error = bpf_l4_csum_replace(skb, at, 0, ports, flags);
+    return error;
+}
+
+/* Writes the tuple's addresses and ports. The caller has made sure that the headers are in reach of `end`. */
+inline_always bool nat_write(void *data, void *end, const struct packet *p, const struct tuple *to, const bool v6)
+{
+    struct port_header *ports = packet_transport(data, p);
+
+    if (p->tuple.protocol == IPPROTO_ICMP || p->tuple.protocol == IPPROTO_ICMPV6) {
+        struct icmp_header *icmp = packet_transport(data, p);
+
+        if ((void *)(icmp + 1) > end)
+            return false;
+        icmp->identifier = to->source_port | to->destination_port;
+    } else {
+        if ((void *)(ports + 1) > end)
+            return false;
+        ports->source = to->source_port;
+        ports->destination = to->destination_port;
+    }
+    if (v6) {
+        struct ipv6hdr *ip = data + ETH_HLEN;
+
+        if ((void *)(ip + 1) > end)
+            return false;
+        __builtin_memcpy(&ip->saddr, &to->source, sizeof(ip->saddr));
+        __builtin_memcpy(&ip->daddr, &to->destination, sizeof(ip->daddr));
+    } else {
+        struct iphdr *ip = data + ETH_HLEN;
+
+        if ((void *)(ip + 1) > end)
+            return false;
+        ip->check = checksum_after(ip->check, sum_addresses(&p->tuple, to, false));
+        ip->saddr = to->source.word[3];
+        ip->daddr = to->destination.word[3];
+    }
+    return true;
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* The first packet of a flow, whichever hook sees it: service, way out, source translation, rows. */
+
+#include "deliver.h"
+#include "drop.h"
+#include "flow.h"
+#include "service.h"
+
+enum { SNAT_TRIES = 32 };
+
+/* What an opener says of a packet beside enum tw_drop: it is the host stack's business. */
+enum { OPEN_PASS = -1 };
+
+/* Makes or mends the rows for a packet that found none, or whose flow's ends have moved (`stale`). */
+typedef int (*opener)(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale);
+
+/* Loads and parses the packet, pulling headers that lie outside of the linear part. */
+inline_always enum tw_drop packet_load(struct __sk_buff *skb, struct packet *p, const bool v6)
+{
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    enum tw_drop reason = parse(data, end, skb->len, p, v6);
+
+    if (likely(reason != TW_DROP_MALFORMED) || end - data >= skb->len)
+        return reason;
+    if (bpf_skb_pull_data(skb, skb->len < 256 ? skb->len : 256))
+        return reason;
+    __builtin_memset(p, 0, sizeof(*p));
+    return parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, p, v6);
+}
+
+/* The packet's flow: found, or opened and then found. TW_PASS, OPEN_PASS or a reason to drop. */
+inline_always int find_or_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, struct tw_flow **row,
+                               opener open, const bool v6)
+{
+    int outcome;
+
+#pragma clang loop unroll(disable)
+    for (int tries = 0; tries < 2; tries++) {
+        enum flow_result result = flow_find(&p->tuple, f, row, f->now, v6);
+
+        if (likely(result == FLOW_FOUND && !flow_reopens(f, p)))
+            return TW_PASS;
+        if (tries)
+            break;
+        outcome = open(skb, p, f, result == FLOW_STALE);
+        if (outcome)
+            return outcome;
+    }
+    return TW_DROP_FLOW_BUSY;
+}
+
+inline_always u32 segments_of(const struct __sk_buff *skb)
+{
+    return skb->gso_segs ? skb->gso_segs : 1;
+}
+
+/* Sends the flow to a backend of the service. */
+inline_always enum tw_drop open_service(struct flow *f, u32 service)
+{
+    const struct tw_backend *backend;
+    u32 index;
+
+    backend = service_pick(service, &index);
+    if (!backend)
+        return TW_DROP_NO_BACKEND;
+    f->service = service;
+    f->flags |= TW_FLOW_TRANSLATED;
+    f->to.destination = backend->address;
+    f->to.destination_port = backend->port;
+    return TW_PASS;
+}
+
+/* The address that stands for a client whose own must not be seen by whoever is at the flow's next hop. */
+inline_always enum tw_drop open_source(struct flow *f, const bool v6)
+{
+    struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &f->next);
+    struct tw_address *source;
+    u32 index;
+
+    if (!nexthop)
+        return TW_DROP_NO_SOURCE;
+    index = nexthop->source[v6];
+    source = bpf_map_lookup_elem(&addresses, &index);
+    if (!index || !source)
+        return TW_DROP_NO_SOURCE;
+    f->to.source = *source;
+    f->flags |= TW_FLOW_TRANSLATED | TW_FLOW_SNAT;
+    return TW_PASS;
+}
+
+/* Makes the rows. The source port changes if the source address does, or if another flow already has the reply tuple
+ * (one client port talking to two services with the same backend). */
+inline_always enum tw_drop open_flow(const struct packet *p, struct flow *f, const bool v6)
+{
+    u32 port = bpf_get_prandom_u32();
+    int result = FLOW_TAKEN;
+
+    f->state = p->tuple.protocol != IPPROTO_TCP ? TW_FLOW_ONE_WAY
+               : packet_opens(p)                ? TW_FLOW_HALF_OPEN
+                                                : TW_FLOW_ESTABLISHED;
+    if (!(f->flags & TW_FLOW_SNAT))
+        result = flow_create(&p->tuple, f, v6);
+    for (int i = 0; result == FLOW_TAKEN && i < SNAT_TRIES; i++) {
+        f->to.source_port = bpf_htons(config.snat_first + ((port + i) & config.snat_mask));
+        f->flags |= TW_FLOW_TRANSLATED;
+        result = flow_create(&p->tuple, f, v6);
+    }
+    switch (result) {
+    case FLOW_CREATED:
+        if (f->service)
+            service_count_connection(f->service);
+        return TW_PASS;
+    case FLOW_EXISTS:
+        return TW_PASS;
+    case FLOW_TAKEN:
+        return TW_DROP_PORTS_EXHAUSTED;
+    case FLOW_FULL:
+        return TW_DROP_FLOWS_FULL;
+    default:
+        return TW_DROP_FLOW_BUSY;
+    }
+}
+
+/* What every hook does with a packet whose flow stands: count it, move the flow's state on. */
+inline_always void established(struct __sk_buff *skb, const struct packet *p, const struct flow *f, struct tw_flow *row,
+                               const bool v6)
+{
+    flow_touch(row, segments_of(skb), skb->len, f->now);
+    if (unlikely(flow_moves(f, p)))
+        flow_advance(f->place, f->word, p->tcp_flags, v6);
+}

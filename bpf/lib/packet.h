@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* What the programs know of a packet. It is parsed once; everything after that works on `struct packet`. */
+
+#include "kernel.h"
+
+#include <thruway/drop.h>
+#include <thruway/types.h>
+
+/* One direction of a conversation. Ports are in network byte order; see tw_flow for ICMP. */
+struct tuple {
+    struct tw_address source;
+    struct tw_address destination;
+    u16 source_port;
+    u16 destination_port;
+    u8 protocol;
+};
+
+enum packet_kind {
+    KIND_FLOW,       /* belongs to a flow by its own headers */
+    KIND_FRAGMENT,   /* no transport header: not the first fragment */
+    KIND_ICMP_ERROR, /* belongs to the flow of the packet that it quotes */
+    KIND_ICMP_OTHER, /* neighbour discovery, multicast listeners, ... */
+};
+
+enum { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
+
+struct packet {
+    struct tuple tuple;
+    u16 transport; /* offset of the transport header from the start of the frame */
+    u8 kind;       /* enum packet_kind */
+    u8 hops;       /* TTL or hop limit */
+    u8 tcp_flags;
+    u8 icmp_type;
+};
+
+enum {
+    IPV4_FRAGMENT_OFFSET = 0x1fff,
+    IPV6_EXTENSIONS_MAX = 6,
+    ICMP4_ECHO_REPLY = 0,
+    ICMP4_UNREACHABLE = 3,
+    ICMP4_SOURCE_QUENCH = 4,
+    ICMP4_REDIRECT = 5,
+    ICMP4_ECHO = 8,
+    ICMP4_TIME_EXCEEDED = 11,
+    ICMP4_PARAMETER_PROBLEM = 12,
+    ICMP6_ERRORS_END = 128, /* RFC 4443 2.1: errors have the high bit clear */
+    ICMP6_ECHO = 128,
+    ICMP6_ECHO_REPLY = 129,
+};
+
+struct icmp_header {
+    u8 type;
+    u8 code;
+    u16 checksum;
+    u16 identifier;
+    u16 sequence;
+};
+
+struct port_header {
+    u16 source;
+    u16 destination;
+};
+
+struct ipv6_extension {
+    u8 next;
+    u8 length;
+    u16 fragment_offset;
+    u32 identification;
+};
+
+inline_always struct tw_address address_from4(u32 address)
+{
+    return (struct tw_address){{0, 0, bpf_htonl(0xffff), address}};
+}
+
+/* One of the two 8-byte halves of an address. */
+inline_always u64 address_half(const struct tw_address *a, int which)
+{
+    return READ_ONCE(((const u64 *)a)[which]);
+}
+
+inline_always bool address_equal(const struct tw_address *a, const struct tw_address *b)
+{
+    return address_half(a, 1) == address_half(b, 1) && address_half(a, 0) == address_half(b, 0);
+}
+
+inline_always void tuple_reverse(const struct tuple *t, struct tuple *reversed)
+{
+    reversed->source = t->destination;
+    reversed->destination = t->source;
+    reversed->source_port = t->destination_port;
+    reversed->destination_port = t->source_port;
+    reversed->protocol = t->protocol;
+}
+
+/* Where the transport header begins. The parser keeps the offset below TRANSPORT_MAX; the mask tells the verifier,
+ * which forgets bounds of what lay in memory. */
+enum { TRANSPORT_MAX = 0x7ff };
+
+inline_always void *packet_transport(void *data, const struct packet *p)
+{
+    u64 offset = p->transport;
+
+    asm volatile("%0 &= 0x7ff" : "+r"(offset));
+    return data + offset;
+}
+
+/* True for a packet that may open a flow: all but TCP without a bare SYN. */
+inline_always bool packet_opens(const struct packet *p)
+{
+    return p->tuple.protocol != IPPROTO_TCP || (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+}
+
+inline_always bool icmp_is_error(u8 type, const bool v6)
+{
+    if (v6)
+        return type < ICMP6_ERRORS_END;
+    return type == ICMP4_UNREACHABLE || type == ICMP4_SOURCE_QUENCH || type == ICMP4_REDIRECT ||
+           type == ICMP4_TIME_EXCEEDED || type == ICMP4_PARAMETER_PROBLEM;
+}
+
+/* Reads ports, TCP flags and the like; `room` is how many bytes of transport the IP header promises. */
+inline_always enum tw_drop parse_transport(void *data, void *end, struct packet *p, u32 room, const bool v6)
+{
+    void *at = packet_transport(data, p);
+    struct port_header *ports = at;
+    struct tcphdr *tcp = at;
+    struct icmp_header *icmp = at;
+
+    switch (p->tuple.protocol) {
+    case IPPROTO_TCP:
+        if (room < sizeof(*tcp) || (void *)(tcp + 1) > end || tcp->doff < sizeof(*tcp) / 4)
+            return TW_DROP_MALFORMED;
+        p->tcp_flags = ((u8 *)tcp)[13];
+        break;
+    case IPPROTO_UDP:
+        if (room < sizeof(struct udphdr) || at + sizeof(struct udphdr) > end)
+            return TW_DROP_MALFORMED;
+        break;
+    case IPPROTO_SCTP:
+        if (room < 12 || at + 12 > end)
+            return TW_DROP_MALFORMED;
+        break;
+    case IPPROTO_ICMP:
+    case IPPROTO_ICMPV6:
+        if ((p->tuple.protocol == IPPROTO_ICMPV6) != v6)
+            return TW_DROP_UNKNOWN_PROTOCOL;
+        if (room < sizeof(*icmp) || (void *)(icmp + 1) > end)
+            return TW_DROP_MALFORMED;
+        p->icmp_type = icmp->type;
+        if (icmp->type == (v6 ? ICMP6_ECHO : ICMP4_ECHO))
+            p->tuple.source_port = icmp->identifier;
+        else if (icmp->type == (v6 ? ICMP6_ECHO_REPLY : ICMP4_ECHO_REPLY))
+            p->tuple.destination_port = icmp->identifier;
+        else
+            p->kind = icmp_is_error(icmp->type, v6) ? KIND_ICMP_ERROR : KIND_ICMP_OTHER;
+        return TW_PASS;
+    default:
+        return TW_DROP_UNKNOWN_PROTOCOL;
+    }
+    p->tuple.source_port = ports->source;
+    p->tuple.destination_port = ports->destination;
+    return TW_PASS;
+}
+
+/* Walks IPv6 extension headers to the transport header (RFC 8200 section 4). `room` shrinks as it goes. */
+inline_always enum tw_drop parse_extensions(void *data, void *end, struct packet *p, u32 *room)
+{
+    for (int i = 0; i < IPV6_EXTENSIONS_MAX; i++) {
+        struct ipv6_extension *extension = packet_transport(data, p);
+        u32 length;
+
+        switch (p->tuple.protocol) {
+        case IPPROTO_HOPOPTS:
+        case IPPROTO_ROUTING:
+        case IPPROTO_DSTOPTS:
+        case IPPROTO_FRAGMENT:
+            break;
+        default:
+            return TW_PASS;
+        }
+        if ((void *)(extension + 1) > end)
+            return TW_DROP_MALFORMED;
+        length = p->tuple.protocol == IPPROTO_FRAGMENT ? 8 : (extension->length + 1) * 8;
+        if (length > *room || p->transport + length > TRANSPORT_MAX)
+            return TW_DROP_MALFORMED;
+        *room -= length;
+        p->transport += length;
+        if (p->tuple.protocol == IPPROTO_FRAGMENT && (extension->fragment_offset & bpf_htons(0xfff8)))
+            p->kind = KIND_FRAGMENT;
+        p->tuple.protocol = extension->next;
+        if (p->kind == KIND_FRAGMENT)
+            return TW_PASS;
+    }
+    return TW_DROP_MALFORMED;
+}
+
+inline_always enum tw_drop parse4(void *data, void *end, u32 length, struct packet *p)
+{
+    struct iphdr *ip = data + ETH_HLEN;
+    u32 header, total;
+
+    if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+        return TW_DROP_MALFORMED;
+    header = ip->ihl * 4;
+    total = bpf_ntohs(ip->tot_len);
+    if (!total && length > 0xffff) /* joined by the kernel beyond what the field can say */
+        total = length - ETH_HLEN;
+    if (total < header || total + ETH_HLEN > length)
+        return TW_DROP_MALFORMED;
+    p->tuple.source = address_from4(ip->saddr);
+    p->tuple.destination = address_from4(ip->daddr);
+    p->tuple.protocol = ip->protocol;
+    p->hops = ip->ttl;
+    p->transport = ETH_HLEN + header;
+    if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) {
+        p->kind = KIND_FRAGMENT;
+        return TW_PASS;
+    }
+    return parse_transport(data, end, p, total - header, false);
+}
+
+inline_always enum tw_drop parse6(void *data, void *end, u32 length, struct packet *p)
+{
+    struct ipv6hdr *ip = data + ETH_HLEN;
+    enum tw_drop drop;
+    u32 room;
+
+    if ((void *)(ip + 1) > end || ip->version != 6)
+        return TW_DROP_MALFORMED;
+    room = bpf_ntohs(ip->payload_len);
+    if (!room && length > 0xffff)
+        room = length - ETH_HLEN - sizeof(*ip);
+    if (room + sizeof(*ip) + ETH_HLEN > length)
+        return TW_DROP_MALFORMED;
+    __builtin_memcpy(&p->tuple.source, &ip->saddr, sizeof(ip->saddr));
+    __builtin_memcpy(&p->tuple.destination, &ip->daddr, sizeof(ip->daddr));
+    p->tuple.protocol = ip->nexthdr;
+    p->hops = ip->hop_limit;
+    p->transport = ETH_HLEN + sizeof(*ip);
+    drop = parse_extensions(data, end, p, &room);
+    if (drop || p->kind == KIND_FRAGMENT)
+        return drop;
+    return parse_transport(data, end, p, room, true);
+}
+
+/* Reads the headers in [data, end) of a frame that is `length` bytes long in all. The packet must be zeroed before. */
+inline_always enum tw_drop parse(void *data, void *end, u32 length, struct packet *p, const bool v6)
+{
+    return v6 ? parse6(data, end, length, p) : parse4(data, end, length, p);
+}

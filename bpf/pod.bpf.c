@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Both directions of a pod's host-side interface. */
+
+#include "lib/open.h"
+
+/* The pod that owns this source address and sent by this interface. */
+inline_always enum tw_drop pod_source(struct __sk_buff *skb, const struct packet *p, u32 *endpoint)
+{
+    u32 *id = bpf_map_lookup_elem(&endpoints, &p->tuple.source);
+    struct tw_nexthop *nexthop;
+
+    if (!id)
+        return TW_DROP_BAD_SOURCE;
+    nexthop = bpf_map_lookup_elem(&nexthops, id);
+    if (!nexthop || nexthop->link.ifindex != skb->ifindex)
+        return TW_DROP_BAD_SOURCE;
+    *endpoint = *id;
+    return TW_PASS;
+}
+
+/* First packet of a flow from a pod, or one whose ends have moved: makes or mends the rows. */
+inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale,
+                                const bool v6)
+{
+    int reason = pod_source(skb, p, &f->back);
+    struct chosen chosen;
+
+    if (reason)
+        return reason;
+    if (stale) {
+        reason = route(skb, &f->to.destination, &p->tuple.source, &f->next);
+        if (!reason)
+            flow_repoint(f->place, f->word, f->next, f->back, v6);
+        return reason;
+    }
+    f->to = p->tuple;
+    f->flags = 0;
+    f->service = 0;
+    if (service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen)) {
+        if (!packet_opens(p)) /* some other proxy's connection, perhaps: never choose a backend for it */
+            return OPEN_PASS;
+        reason = open_service(f, chosen.service);
+        if (reason)
+            return reason;
+    }
+    reason = route(skb, &f->to.destination, &p->tuple.source, &f->next);
+    if (!reason && f->service && f->next == f->back) /* to itself: it must not take the reply for its own packet */
+        reason = open_source(f, v6);
+    return reason ? reason : open_flow(p, f, v6);
+}
+
+__weak int from_pod_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
+{
+    return p && f ? from_pod_open(skb, p, f, stale, false) : TW_DROP_FLOW_BUSY;
+}
+
+__weak int from_pod_open6(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
+{
+    return p && f ? from_pod_open(skb, p, f, stale, true) : TW_DROP_FLOW_BUSY;
+}
+
+inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
+{
+    struct flow f = {.now = flow_now()};
+    struct tw_nexthop *back;
+    struct tw_flow *row = 0;
+    struct packet p = {};
+    u32 length = skb->len;
+    int reason, verdict;
+
+    reason = packet_load(skb, &p, v6);
+    if (reason)
+        return drop(reason, TW_HOOK_FROM_POD, length);
+    if (unlikely(p.kind != KIND_FLOW)) {
+        if (p.kind == KIND_ICMP_OTHER) /* neighbour discovery */
+            return VERDICT_NEXT;
+        reason = pod_source(skb, &p, &f.back);
+        return reason ? drop(reason, TW_HOOK_FROM_POD, length) : VERDICT_NEXT;
+    }
+    reason = find_or_open(skb, &p, &f, &row, v6 ? from_pod_open6 : from_pod_open4, v6);
+    if (unlikely(reason))
+        return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_POD, length);
+    back = bpf_map_lookup_elem(&nexthops, &f.back);
+    if (!back || back->link.ifindex != skb->ifindex || !row)
+        return drop(TW_DROP_BAD_SOURCE, TW_HOOK_FROM_POD, length);
+    established(skb, &p, &f, row, v6);
+    verdict = deliver(skb, &p, &f, &reason, v6);
+    return verdict == VERDICT_DROP ? drop(reason, TW_HOOK_FROM_POD, length) : verdict;
+}
+
+static __noinline int from_pod4(struct __sk_buff *skb)
+{
+    return from_pod_family(skb, false);
+}
+
+static __noinline int from_pod6(struct __sk_buff *skb)
+{
+    return from_pod_family(skb, true);
+}
+
+SEC("tc")
+int from_pod(struct __sk_buff *skb)
+{
+    switch (skb->protocol) {
+    case bpf_htons(ETH_P_IP):
+        return from_pod4(skb);
+    case bpf_htons(ETH_P_IPV6):
+        return from_pod6(skb);
+    case bpf_htons(ETH_P_ARP):
+        return VERDICT_NEXT;
+    default:
+        return drop(TW_DROP_UNKNOWN_PROTOCOL, TW_HOOK_FROM_POD, skb->len);
+    }
+}
+
+/* First packet of a flow from the host stack to a pod. */
+inline_always int to_pod_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale, const bool v6)
+{
+    u32 *id = bpf_map_lookup_elem(&endpoints, &p->tuple.destination);
+    struct tw_nexthop *nexthop;
+
+    if (!id)
+        return OPEN_PASS;
+    nexthop = bpf_map_lookup_elem(&nexthops, id);
+    if (!nexthop || nexthop->link.ifindex != skb->ifindex)
+        return OPEN_PASS;
+    f->next = *id;
+    f->back = NEXTHOP_STACK;
+    if (stale) {
+        flow_repoint(f->place, f->word, f->next, f->back, v6);
+        return TW_PASS;
+    }
+    f->to = p->tuple;
+    f->flags = 0;
+    f->service = 0;
+    return open_flow(p, f, v6);
+}
+
+__weak int to_pod_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
+{
+    return p && f ? to_pod_open(skb, p, f, stale, false) : TW_DROP_FLOW_BUSY;
+}
+
+__weak int to_pod_open6(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
+{
+    return p && f ? to_pod_open(skb, p, f, stale, true) : TW_DROP_FLOW_BUSY;
+}
+
+inline_always int to_pod_family(struct __sk_buff *skb, const bool v6)
+{
+    struct flow f = {.now = flow_now()};
+    struct tw_flow *row = 0;
+    struct packet p = {};
+    u32 length = skb->len;
+    int reason;
+
+    reason = packet_load(skb, &p, v6);
+    if (reason)
+        return drop(reason, TW_HOOK_TO_POD, length);
+    if (p.kind != KIND_FLOW)
+        return VERDICT_NEXT;
+    reason = find_or_open(skb, &p, &f, &row, v6 ? to_pod_open6 : to_pod_open4, v6);
+    if (reason)
+        return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_TO_POD, length);
+    if (!row)
+        return VERDICT_NEXT;
+    established(skb, &p, &f, row, v6);
+    reason = translate(skb, &p, &f, v6);
+    return reason ? drop(reason, TW_HOOK_TO_POD, length) : VERDICT_NEXT;
+}
+
+static __noinline int to_pod4(struct __sk_buff *skb)
+{
+    return to_pod_family(skb, false);
+}
+
+static __noinline int to_pod6(struct __sk_buff *skb)
+{
+    return to_pod_family(skb, true);
+}
+
+SEC("tc")
+int to_pod(struct __sk_buff *skb)
+{
+    if (skb->mark & TW_MARK_HANDLED)
+        return VERDICT_NEXT;
+    switch (skb->protocol) {
+    case bpf_htons(ETH_P_IP):
+        return to_pod4(skb);
+    case bpf_htons(ETH_P_IPV6):
+        return to_pod6(skb);
+    default:
+        return VERDICT_NEXT;
+    }
+}
+
+const char LICENSE[] __attribute__((weak)) SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+#include <thruway/types.h>
+
+/* Version of everything that lies pinned: map layouts, the meaning of their fields, the hash that places flow rows.
+ * Any change to one of these must change this number. */
+#define TW_LAYOUT_VERSION 1
+
+/* The one packet mark bit that is ours: "the datapath has dealt with this packet". kube-proxy owns bits 14 and 15. */
+#define TW_MARK_HANDLED (1U << 12)
+
+/* Constants of the programs (.rodata), set when they are loaded. Times are in ticks of tw_clock (see flow.h). */
+struct tw_config {
+    __u64 flow_seed;         /* keys the placement of flow rows; must outlive the programs, as the rows do */
+    __u64 host_netns_cookie; /* network namespace of the node itself: whose sockets are translated */
+    __u32 flow_mask;         /* number of flow buckets per family - 1; the number is a power of two */
+    __u32 endpoints_max;     /* next hop indices below this are endpoints (pods) of this node; 0 is the host stack */
+    __u32 snat_first;        /* first source port for SNAT, host byte order */
+    __u32 snat_mask;         /* number of SNAT ports - 1; the number is a power of two */
+    __u32 tcp_established;   /* idle times after which a flow may be forgotten */
+    __u32 tcp_half_open;
+    __u32 tcp_closing;
+    __u32 udp_one_way;
+    __u32 udp_two_way;
+    __u32 icmp;
+};
+TW_LAYOUT(struct tw_config, 56);
+
+/* The single value of map `layout`: says what lies pinned, so that an agent knows whether it can take it over. */
+struct tw_layout {
+    __u32 version; /* TW_LAYOUT_VERSION */
+    __u32 unused;
+    __u64 flow_seed;
+    __u8 programs[32]; /* digest of program code, constants and attach choices; equal means: nothing to load */
+};
+TW_LAYOUT(struct tw_layout, 48);

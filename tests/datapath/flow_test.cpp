@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the flow table keeps, and when it lets go.
+#include "tests/datapath/world.h"
+
+#include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+
+using namespace thruway;
+using namespace thruway::test;
+
+namespace {
+
+uint32_t state_of(const tw_flow4 &row)
+{
+    return row.head.word & TW_FLOW_STATE;
+}
+
+bool all_in(const World &world, uint32_t state)
+{
+    const auto rows = world.rows4();
+    return rows.size() == 2 && std::ranges::all_of(rows, [&](const auto &row) { return state_of(row) == state; });
+}
+
+} // namespace
+
+TEST_CASE("both rows of a TCP flow move through the same states")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    const PodSpec &b = world.pod(3);
+    const Packet request = tcp("10.244.1.2:1000", "10.244.1.3:80");
+    const Packet answer = request.reversed();
+
+    world.from_pod(a, request);
+    CHECK(all_in(world, TW_FLOW_HALF_OPEN));
+    world.from_pod(b, answer.with_flags(syn | ack));
+    CHECK(all_in(world, TW_FLOW_ANSWERED));
+    world.from_pod(a, request.with_flags(ack));
+    CHECK(all_in(world, TW_FLOW_ESTABLISHED));
+    world.from_pod(a, request.with_flags(fin | ack));
+    CHECK(all_in(world, TW_FLOW_ESTABLISHED)); // half closed: data may flow back for hours
+    world.from_pod(b, answer.with_flags(fin | ack));
+    CHECK(all_in(world, TW_FLOW_CLOSING));
+}
+
+TEST_CASE("a reset closes a flow, unless data goes on")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    const PodSpec &b = world.pod(3);
+    const Packet request = tcp("10.244.1.2:1000", "10.244.1.3:80");
+
+    world.from_pod(a, request);
+    world.from_pod(b, request.reversed().with_flags(syn | ack));
+    world.from_pod(a, request.with_flags(ack));
+    world.from_pod(b, request.reversed().with_flags(rst));
+    CHECK(all_in(world, TW_FLOW_CLOSING));
+    world.from_pod(a, request.with_flags(ack | psh));
+    CHECK(all_in(world, TW_FLOW_ESTABLISHED));
+}
+
+TEST_CASE("a SYN alone, however often, never makes a flow established")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    world.pod(3);
+    const Packet request = tcp("10.244.1.2:1000", "10.244.1.3:80");
+
+    for (int i = 0; i < 3; i++)
+        world.from_pod(a, request);
+    world.from_pod(a, request.with_flags(ack));
+    CHECK(all_in(world, TW_FLOW_HALF_OPEN));
+}
+
+TEST_CASE("UDP counts as established once it is answered")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    const PodSpec &b = world.pod(3);
+    const Packet request = udp("10.244.1.2:1000", "10.244.1.3:53");
+
+    world.from_pod(a, request);
+    world.from_pod(a, request);
+    CHECK(all_in(world, TW_FLOW_ONE_WAY));
+    world.from_pod(b, request.reversed());
+    CHECK(all_in(world, TW_FLOW_ESTABLISHED));
+}
+
+TEST_CASE("rows count packets and bytes of their direction")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    const PodSpec &b = world.pod(3);
+    const Packet request = udp("10.244.1.2:1000", "10.244.1.3:53");
+
+    for (int i = 0; i < 3; i++)
+        world.from_pod(a, request);
+    world.from_pod(b, request.reversed());
+    for (const tw_flow4 &row : world.rows4()) {
+        const uint32_t packets = row.head.flags & TW_FLOW_REPLY ? 1 : 3;
+        CHECK(row.head.packets == packets);
+        CHECK(row.head.bytes == packets * request.build().size());
+    }
+}
+
+TEST_CASE("a new connection on the port of a closing one chooses a backend anew")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    const PodSpec &b = world.pod(3);
+    const PodSpec &c = world.pod(4);
+    world.service("web", {"10.96.0.1:80"}, {"10.244.1.3:80"});
+    const Packet request = tcp("10.244.1.2:1000", "10.96.0.1:80");
+    world.from_pod(a, request);
+    world.from_pod(b, tcp("10.244.1.3:80", "10.244.1.2:1000", rst | ack));
+
+    world.service("web", {"10.96.0.1:80"}, {"10.244.1.4:80"});
+    CHECK(world.from_pod(a, request).frame ==
+          frame(World::in_pod(request.with_destination(address("10.244.1.4"), 80), c)));
+    CHECK(world.rows4().size() == 2);
+}
+
+TEST_CASE("half-open flows give way when a bucket is full, established ones never do")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    world.pod(3);
+
+    // Sixteen times as many half-open connections as there is room for.
+    for (unsigned i = 0; i < 32'000; i++)
+        world.from_pod(a, tcp(fmt::format("10.244.1.2:{}", 1000 + i), fmt::format("10.244.2.{}:80", 1 + i % 200)));
+    CHECK(world.rows4().size() > 3000);
+    CHECK(world.drops(TW_DROP_FLOWS_FULL) == 0);
+    const auto rows = world.rows4();
+    CHECK(std::ranges::count_if(rows, [](const auto &row) { return row.head.flags & TW_FLOW_REPLY; }) * 2 ==
+          static_cast<ptrdiff_t>(rows.size()));
+}
+
+TEST_CASE("a full table refuses new flows with a reason and keeps what it has")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    const PodSpec &b = world.pod(3);
+    const Packet first = udp("10.244.1.2:999", "10.244.1.3:53");
+    world.from_pod(a, first);
+    world.from_pod(b, first.reversed());
+
+    for (unsigned i = 0; i < 8000; i++) {
+        const Packet packet = udp(fmt::format("10.244.1.2:{}", 1000 + i), "10.244.1.3:53");
+        world.from_pod(a, packet);
+        world.from_pod(b, packet.reversed());
+    }
+    CHECK(world.drops(TW_DROP_FLOWS_FULL) > 0);
+    CHECK(world.from_pod(a, first).verdict == verdict_redirect);
+    CHECK(world.from_pod(b, first.reversed()).verdict == verdict_redirect);
+}
+
+TEST_CASE("every row has its other half")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    world.pod(3);
+    for (unsigned i = 0; i < 3000; i++)
+        world.from_pod(a, tcp(fmt::format("10.244.1.2:{}", 1000 + i), "10.244.1.3:80"));
+
+    size_t pairs = 0;
+    for (uint32_t bucket = 0; bucket < world.arrays.flows4.size(); bucket++) {
+        for (uint32_t way = 0; way < TW_FLOW_WAYS; way++) {
+            const tw_flow &row = world.arrays.flows4[bucket].row[way].head;
+            if ((row.word & TW_FLOW_STATE) == TW_FLOW_FREE)
+                continue;
+            const tw_flow &other = world.arrays.flows4[row.pair / TW_FLOW_WAYS].row[row.pair % TW_FLOW_WAYS].head;
+            REQUIRE(other.pair == bucket * TW_FLOW_WAYS + way);
+            REQUIRE((other.flags ^ row.flags) == TW_FLOW_REPLY);
+            pairs++;
+        }
+    }
+    CHECK(pairs > 2000);
+}

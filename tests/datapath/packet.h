@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "agent/base/address.h"
+
+#include <array>
+#include <cstdint>
+#include <iosfwd>
+#include <string>
+#include <vector>
+
+namespace thruway::test {
+
+using Bytes = std::vector<uint8_t>;
+using MacBytes = std::array<uint8_t, 6>;
+
+enum TcpFlag : uint8_t { fin = 0x01, syn = 0x02, rst = 0x04, psh = 0x08, ack = 0x10 };
+
+/// A packet as its fields. build() makes the frame with all lengths and checksums right, so a test states what comes
+/// out by changing fields of what went in, and compares every byte.
+struct Packet {
+    MacBytes from{0x02, 0, 0, 0, 0, 0x01};
+    MacBytes to{0x02, 0, 0, 0, 0, 0x02};
+    Address source;
+    Address destination;
+    uint16_t source_port = 0; ///< of ICMP echo: the identifier
+    uint16_t destination_port = 0;
+    uint8_t protocol = 0;
+    uint8_t flags = 0; ///< of TCP
+    uint8_t icmp_type = 0;
+    uint8_t hops = 64;
+    bool udp_checksum = true;
+    std::string payload = "thruway";
+
+    [[nodiscard]] Packet with_source(const Address &address, uint16_t port) const;
+    [[nodiscard]] Packet with_destination(const Address &address, uint16_t port) const;
+    [[nodiscard]] Packet with_hops(uint8_t count) const;
+    [[nodiscard]] Packet with_macs(const MacBytes &sender, const MacBytes &receiver) const;
+    [[nodiscard]] Packet with_flags(uint8_t tcp_flags) const;
+
+    /// The answer's addresses and ports: source and destination exchanged.
+    [[nodiscard]] Packet reversed() const;
+
+    [[nodiscard]] Bytes build() const;
+};
+
+/// Endpoints are written "10.0.0.1:80" or "[fd00::1]:80".
+Packet tcp(const std::string &source, const std::string &destination, uint8_t flags = syn);
+Packet udp(const std::string &source, const std::string &destination);
+/// An echo request; addresses without ports.
+Packet ping(const std::string &source, const std::string &destination, uint16_t identifier);
+Packet pong(const Packet &ping);
+
+/// A frame whose failure to match can be read: prints as a one-line summary and hex.
+struct Frame {
+    Bytes bytes;
+
+    friend bool operator==(const Frame &, const Frame &) = default;
+};
+std::ostream &operator<<(std::ostream &out, const Frame &frame);
+
+inline Frame frame(const Packet &packet)
+{
+    return {packet.build()};
+}
+
+/// Source port of a TCP or UDP frame without options.
+uint16_t source_port_of(const Bytes &bytes);
+
+} // namespace thruway::test

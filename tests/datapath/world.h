@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "agent/datapath/grace.h"
+#include "agent/datapath/nexthops.h"
+#include "agent/datapath/programs.h"
+#include "agent/datapath/services.h"
+#include "agent/node/netlink.h"
+#include "tests/datapath/packet.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace thruway::test {
+
+/// Where main() has mounted a bpffs in this process's own mount namespace.
+constexpr const char *bpffs = "/tmp/thruway-datapath-tests";
+constexpr const char *pins = "/tmp/thruway-datapath-tests/thruway";
+
+constexpr int verdict_next = -1;
+constexpr int verdict_drop = 2;
+constexpr int verdict_redirect = 7;
+
+/// What a program made of a packet.
+struct Outcome {
+    int verdict;
+    Frame frame;
+    uint32_t mark;
+};
+
+struct PodSpec {
+    std::string name;
+    std::vector<Address> addresses;
+    unsigned ifindex = 0;
+    MacBytes mac{};      ///< the pod's
+    MacBytes host_mac{}; ///< of the host's side
+};
+
+/// One node with the loaded programs, in a network namespace, mount namespace and bpffs of its own (see main()).
+/// Packets go in by BPF_PROG_TEST_RUN on behalf of real interfaces.
+///
+/// node 172.20.0.11 / fd20::11, uplink "up0", other node 172.20.0.12 / fd20::12 with pods 10.244.2.0/24, gateway
+/// 172.20.0.1; own pods 10.244.1.0/24 and fd00:10:244:1::/64.
+class World {
+public:
+    World();
+    ~World();
+    World(const World &) = delete;
+    World &operator=(const World &) = delete;
+
+    /// A pod with addresses 10.244.1.N and fd00:10:244:1::N.
+    const PodSpec &pod(unsigned number);
+    void remove_pod(const PodSpec &pod);
+
+    /// A service of one port; frontends and backends are written as in packet.h. A frontend ":30080" is a NodePort.
+    void service(const std::string &name, const std::vector<std::string> &frontends,
+                 const std::vector<std::string> &backends, Protocol protocol = Protocol::tcp);
+    void remove_service(const std::string &name);
+
+    Outcome from_pod(const PodSpec &pod, const Bytes &packet) { return run("from_pod", pod.ifindex, packet); }
+    Outcome from_pod(const PodSpec &pod, const Packet &packet) { return from_pod(pod, packet.build()); }
+    Outcome to_pod(const PodSpec &pod, const Packet &packet) { return run("to_pod", pod.ifindex, packet.build()); }
+    Outcome from_net(const Bytes &packet) { return run("from_net", uplink.index, packet); }
+    Outcome from_net(const Packet &packet) { return from_net(packet.build()); }
+    Outcome to_net(const Packet &packet, uint32_t mark = 0)
+    {
+        return run("to_net", uplink.index, packet.build(), mark);
+    }
+
+    /// How often packets were dropped for this reason, at all hooks.
+    [[nodiscard]] uint64_t drops(tw_drop reason) const;
+
+    /// Rows of the flow table that are in use.
+    [[nodiscard]] std::vector<tw_flow4> rows4() const;
+    [[nodiscard]] std::vector<tw_flow6> rows6() const;
+
+    /// What a packet looks like on the uplink, on its way to the other node or to the gateway.
+    [[nodiscard]] Packet on_wire(const Packet &packet) const;
+    /// What a packet looks like in a pod.
+    [[nodiscard]] static Packet in_pod(const Packet &packet, const PodSpec &pod);
+
+    Link uplink;
+    const MacBytes neighbour_mac{0x02, 0xee, 0, 0, 0, 0x12};
+    std::unique_ptr<Datapath> datapath;
+    Arrays arrays;
+    std::unique_ptr<GracePeriod> grace;
+    std::unique_ptr<ServiceTables> services;
+    std::unique_ptr<NextHopTables> nexthops;
+
+private:
+    Outcome run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark = 0);
+    void clear();
+    NextHop to_neighbour(const std::string &gateway) const;
+
+    std::vector<std::unique_ptr<PodSpec>> pods_;
+};
+
+Address address(const std::string &text);
+
+} // namespace thruway::test

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/lab/cluster.h"
+
+#include <set>
+#include <thread>
+
+namespace thruway::lab {
+namespace {
+
+constexpr std::array families{Family::ipv4, Family::ipv6};
+
+std::string slice(const Lab &lab, const WebService &service, Family family)
+{
+    std::string text = fmt::format(R"(---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {0}-{1}, namespace: default, labels: {{kubernetes.io/service-name: {0}}}}}
+addressType: {1}
+ports: [{{name: tcp, port: 8080, protocol: TCP}}, {{name: udp, port: 8080, protocol: UDP}}]
+endpoints:
+)",
+                                   service.name(), family == Family::ipv4 ? "IPv4" : "IPv6");
+    for (const std::string &name : service.pods) {
+        const Pod pod = must(find_pod(lab, "default", name));
+        text += fmt::format(
+            "- {{addresses: [\"{}\"], nodeName: {}, targetRef: {{kind: Pod, name: {}, namespace: default}}}}\n",
+            pod.addresses.at(family_index(family)).text(), pod.node, name);
+    }
+    if (service.pods.empty())
+        text.replace(text.rfind("endpoints:"), std::string::npos, "endpoints: []\n");
+    return text;
+}
+
+} // namespace
+
+Lab thruway_lab(Options options)
+{
+    options.name = unique_name();
+    options.bin_dir = program_folder();
+    return must(Lab::up(options));
+}
+
+std::string WebService::cluster(Family family, uint16_t port) const
+{
+    return family == Family::ipv4 ? fmt::format("10.96.0.{}:{}", number, port)
+                                  : fmt::format("[fd00:96::{}]:{}", number, port);
+}
+
+std::string WebService::node_port(unsigned node, Family family, uint16_t port)
+{
+    return family == Family::ipv4 ? fmt::format("172.20.0.{}:{}", 10 + node, port)
+                                  : fmt::format("[fd20::{}]:{}", 10 + node, port);
+}
+
+std::string WebService::manifest(const Lab &lab) const
+{
+    std::string text = fmt::format(R"(apiVersion: v1
+kind: Service
+metadata: {{name: {0}, namespace: default}}
+spec:
+  type: NodePort
+  clusterIP: 10.96.0.{1}
+  clusterIPs: [10.96.0.{1}, "fd00:96::{1}"]
+  ipFamilies: [IPv4, IPv6]
+  ports:
+  - {{name: tcp, port: 80, protocol: TCP, nodePort: {2}}}
+  - {{name: udp, port: 53, protocol: UDP, nodePort: {3}}}
+)",
+                                   name(), number, 30'079 + number, 30'052 + number);
+    for (const Family family : families)
+        text += slice(lab, *this, family);
+    return text;
+}
+
+void put(const Lab &lab, const WebService &service)
+{
+    must(lab.put_manifest(service.name(), service.manifest(lab)));
+    for (const Node &node : lab.topology().nodes) {
+        eventually(fmt::format("{} has {}", node.name, service.name()), [&] {
+            const auto listed = nlohmann::json::parse(
+                cli(lab, node.name, {"backend", "list", "--service", "default/" + service.name(), "-o", "json"}));
+            std::set<std::string> pods;
+            for (const auto &backend : listed)
+                pods.insert(backend.value("pod", "?"));
+            return pods == std::set<std::string>(service.pods.begin(), service.pods.end());
+        });
+    }
+}
+
+Seen seen(const Lab &lab, const std::string &place, const std::string &transport, const std::string &target)
+{
+    const nlohmann::json answer = ask_from(lab, place, transport, target);
+    INFO(fmt::format("{} -> {} {}: {}", place, transport, target, answer.dump()));
+    REQUIRE(answer.contains("name"));
+    return {answer["name"], answer["client_address"]};
+}
+
+std::string cli(const Lab &lab, const std::string &node, std::vector<std::string> arguments)
+{
+    const std::vector<std::string> where{program_folder() / "thruway", "--run-dir", lab.folder().run_dir(node),
+                                         "--bpffs", lab.folder().bpffs(node)};
+    arguments.insert(arguments.begin(), where.begin(), where.end());
+    const Output output = must(lab.run(node, arguments));
+    INFO(output.err);
+    REQUIRE(output.exit.good());
+    return output.out;
+}
+
+void eventually(const std::string &what, const std::function<bool()> &condition)
+{
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (!condition()) {
+        INFO(what);
+        REQUIRE(std::chrono::steady_clock::now() < deadline);
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+}
+
+} // namespace thruway::lab

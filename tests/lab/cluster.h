@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "tests/lab/fixture.h"
+#include "tools/lab/agents.h"
+
+#include <string>
+#include <vector>
+
+/// Labs with real agents, and Services for them.
+namespace thruway::lab {
+
+/// A lab with agents that goes down with the test.
+Lab thruway_lab(Options options = {});
+
+/// A dual-stack Service with ports `tcp` (80) and `udp` (53), which lead to 8080 of its backends, and the same as
+/// NodePorts 30080 and 30053.
+struct WebService {
+    unsigned number = 1;           ///< 10.96.0.NUMBER and fd00:96::NUMBER; node ports are counted up from 30080
+    std::vector<std::string> pods; ///< "pod-2-1", as the lab names them
+
+    [[nodiscard]] std::string name() const { return fmt::format("web-{}", number); }
+    [[nodiscard]] std::string cluster(Family family, uint16_t port) const;
+    [[nodiscard]] static std::string node_port(unsigned node, Family family, uint16_t port);
+    [[nodiscard]] std::string manifest(const Lab &lab) const;
+};
+
+/// Shows the service to the agents and waits until all nodes lead to all of its backends and to no other.
+void put(const Lab &lab, const WebService &service);
+
+/// Who answers at the target, when asked from the place by "tcp" or "udp": {"name", "client_address"}.
+struct Seen {
+    std::string name;
+    std::string client;
+
+    friend bool operator==(const Seen &, const Seen &) = default;
+};
+Seen seen(const Lab &lab, const std::string &place, const std::string &transport, const std::string &target);
+
+/// What `thruway ARGS` says on a node, as text.
+std::string cli(const Lab &lab, const std::string &node, std::vector<std::string> arguments);
+
+/// Waits until a condition holds, for some seconds at most.
+void eventually(const std::string &what, const std::function<bool()> &condition);
+
+} // namespace thruway::lab
