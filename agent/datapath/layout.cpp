@@ -24,11 +24,11 @@ const std::array<Maps::Member, 18> Maps::members{{
     {"drops", &Maps::drops},
 }};
 
-Result<Maps> Maps::open(const std::string &folder, bool writable)
+Result<Maps> Maps::open(const std::string &folder)
 {
     Maps maps;
     for (const Member &member : members) {
-        auto map = Map::open(fmt::format("{}/{}", folder, member.name), std::string(member.name), writable);
+        auto map = Map::open(fmt::format("{}/{}", folder, member.name), std::string(member.name));
         if (!map)
             return std::unexpected(map.error());
         maps.*member.map = std::move(*map);

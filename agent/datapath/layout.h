@@ -56,7 +56,7 @@ struct Maps {
     static const std::array<Member, 18> members;
 
     /// Opens what an agent has pinned in `folder`.
-    static Result<Maps> open(const std::string &folder, bool writable);
+    static Result<Maps> open(const std::string &folder);
 };
 
 /// The array maps, as memory.

@@ -27,13 +27,9 @@ Result<Map> Map::adopt(Fd fd, std::string name)
     return map;
 }
 
-Result<Map> Map::open(const std::string &path, std::string name, bool writable)
+Result<Map> Map::open(const std::string &path, std::string name)
 {
-    struct bpf_obj_get_opts options{}; // there is a function of the same name
-    options.sz = sizeof(options);
-    options.file_flags = writable ? 0U : static_cast<uint32_t>(BPF_F_RDONLY);
-    Fd fd(bpf_obj_get_opts(path.c_str(), &options));
-
+    Fd fd(bpf_obj_get(path.c_str()));
     if (!fd)
         return fail_errno("cannot open map {}", path);
     return adopt(std::move(fd), std::move(name));

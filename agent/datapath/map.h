@@ -23,8 +23,8 @@ public:
     /// Takes over a descriptor, and asks the kernel what it is.
     static Result<Map> adopt(Fd fd, std::string name);
 
-    /// Opens the map that is pinned at `path`.
-    static Result<Map> open(const std::string &path, std::string name, bool writable);
+    /// Opens the map that is pinned at `path`, for reading and writing: the kernel maps no memory of others.
+    static Result<Map> open(const std::string &path, std::string name);
 
     [[nodiscard]] int fd() const { return fd_.get(); }
     [[nodiscard]] const std::string &name() const { return name_; }

@@ -268,7 +268,7 @@ Result<Datapath> Datapath::open(const DatapathOptions &options)
             return std::unexpected(made.error());
 
     // What is pinned may be just what is wanted.
-    if (auto pinned = Maps::open(options.bpffs, true)) {
+    if (auto pinned = Maps::open(options.bpffs)) {
         auto layout = MappedArray<tw_layout>::of(pinned->layout, false);
         if (!layout)
             return std::unexpected(layout.error());
@@ -336,7 +336,7 @@ void place_maps(datapath &skeleton, const DatapathOptions &options)
             continue; // constants, scratch room
         const std::string path = fmt::format("{}/{}", options.bpffs, name);
         uint32_t entries = entries_of(name, options.sizes, bpf_map__max_entries(map));
-        if (auto pinned = Map::open(path, name, false); pinned && pinned->capacity() != entries) {
+        if (auto pinned = Map::open(path, name); pinned && pinned->capacity() != entries) {
             spdlog::warn("map {} has {} entries, not the {} that are configured: a new size takes effect after "
                          "\"thruway-agent cleanup\"",
                          name, pinned->capacity(), entries);
@@ -358,7 +358,7 @@ Result<> Datapath::load(const DatapathOptions &options)
     place_maps(*skeleton, options);
 
     uint64_t seed = random_seed();
-    if (auto pinned = Map::open(options.bpffs + "/layout", "layout", false))
+    if (auto pinned = Map::open(options.bpffs + "/layout", "layout"))
         if (auto row = MappedArray<tw_layout>::of(*pinned, false); row && (*row)[0].version == TW_LAYOUT_VERSION)
             seed = (*row)[0].flow_seed;
     auto config = make_config(options, seed, bpf_map__max_entries(skeleton->maps.flows4));
@@ -379,7 +379,7 @@ Result<> Datapath::load(const DatapathOptions &options)
             return pinned;
         programs_.push_back({hook.program, std::move(fd)});
     }
-    auto maps = Maps::open(bpffs_, true);
+    auto maps = Maps::open(bpffs_);
     if (!maps)
         return std::unexpected(maps.error());
     maps_ = std::move(*maps);

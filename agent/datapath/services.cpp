@@ -66,10 +66,9 @@ void ServiceTables::adopt_service(uint32_t id)
 
 std::vector<std::string> ServiceTables::apply(ServiceChanges changes)
 {
-    std::vector<std::string> lines;
     std::unordered_map<ServiceKey, ServicePlan> plans;
 
-    reclaim(false);
+    reclaim();
     for (const ServiceKey &key : changes.deletes) {
         failed_.erase(key);
         remove(key);
@@ -85,21 +84,22 @@ std::vector<std::string> ServiceTables::apply(ServiceChanges changes)
     for (const ServiceKey &key : order) {
         const ServicePlan &plan = plans.at(key);
         if (auto applied = apply_one(plan); !applied)
-            fail_plan(plan, applied.error().text(), lines);
+            fail_plan(plan, applied.error().text());
         else
             failed_.erase(key);
     }
-    write_frontends(lines, plans);
+    erase_frontends();
+    insert_frontends(plans);
     rest_leaving();
-    return lines;
+    return std::exchange(lines_, {});
 }
 
-void ServiceTables::fail_plan(ServicePlan plan, std::string line, std::vector<std::string> &lines)
+void ServiceTables::fail_plan(ServicePlan plan, std::string line)
 {
     Failed &failed = failed_[plan.key];
     line = fmt::format("{}: {}", plan.key.text(), line);
     if (failed.line != line) // told once, tried again with every change
-        lines.push_back(line);
+        lines_.push_back(line);
     failed = {std::move(plan), std::move(line)};
 }
 
@@ -269,16 +269,18 @@ void ServiceTables::free_service(uint32_t id)
     leaving_.push_back({0, Resting::What::service, id, 1});
 }
 
-void ServiceTables::write_frontends(std::vector<std::string> &lines, std::unordered_map<ServiceKey, ServicePlan> &plans)
+void ServiceTables::erase_frontends()
 {
-    for (const Frontend &frontend : to_erase_) {
+    for (const Frontend &frontend : std::exchange(to_erase_, {})) {
         if (auto erased = maps_->frontends.erase(frontend.raw()); !erased)
-            lines.push_back(fmt::format("{}: {}", frontend.text(), erased.error().text()));
+            lines_.push_back(fmt::format("{}: {}", frontend.text(), erased.error().text()));
         else
             frontends_--;
     }
-    to_erase_.clear();
+}
 
+void ServiceTables::insert_frontends(const std::unordered_map<ServiceKey, ServicePlan> &plans)
+{
     std::vector<tw_frontend> keys;
     std::vector<uint32_t> ids;
     keys.reserve(to_insert_.size());
@@ -302,25 +304,21 @@ void ServiceTables::write_frontends(std::vector<std::string> &lines, std::unorde
         const ServiceKey &key = insertions[i].key;
         std::erase(services_[key].frontends, insertions[i].frontend);
         if (const auto plan = plans.find(key); plan != plans.end())
-            fail_plan(plan->second, fmt::format("{}: {}", insertions[i].frontend.text(), inserted.error().text()),
-                      lines);
+            fail_plan(plan->second, fmt::format("{}: {}", insertions[i].frontend.text(), inserted.error().text()));
     }
 }
 
 std::vector<std::string> ServiceTables::sweep()
 {
-    std::vector<std::string> lines;
-    std::unordered_map<ServiceKey, ServicePlan> none;
-
     for (const auto &[frontend, id] : orphans_)
         to_erase_.push_back(frontend);
     orphans_.clear();
     for (const uint32_t id : orphan_ids_)
         free_service(id);
     orphan_ids_.clear();
-    write_frontends(lines, none);
+    erase_frontends();
     rest_leaving();
-    return lines;
+    return std::exchange(lines_, {});
 }
 
 void ServiceTables::rest_leaving()
@@ -335,10 +333,8 @@ void ServiceTables::rest_leaving()
     leaving_.clear();
 }
 
-void ServiceTables::reclaim(bool wait)
+void ServiceTables::reclaim()
 {
-    if (wait && !resting_.empty())
-        grace_->wait(resting_.back().ticket);
     while (!resting_.empty() && grace_->passed(resting_.front().ticket)) {
         const Resting resting = resting_.front();
         resting_.pop_front();
@@ -362,7 +358,11 @@ std::optional<uint32_t> ServiceTables::allocate(Allocator &allocator, Count... c
 {
     if (auto number = allocator.allocate(count...))
         return number;
-    reclaim(true);
+    erase_frontends(); // what has lost its last frontend in this very call may be the room that is needed
+    rest_leaving();
+    if (!resting_.empty())
+        grace_->wait(resting_.back().ticket);
+    reclaim();
     return allocator.allocate(count...);
 }
 

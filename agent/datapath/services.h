@@ -102,9 +102,10 @@ private:
     void stage_frontends(const ServicePlan &plan, Applied &service);
     void remove(const ServiceKey &key);
     void free_service(uint32_t id);
-    void write_frontends(std::vector<std::string> &lines, std::unordered_map<ServiceKey, ServicePlan> &plans);
-    void fail_plan(ServicePlan plan, std::string line, std::vector<std::string> &lines);
-    void reclaim(bool wait);
+    void erase_frontends();
+    void insert_frontends(const std::unordered_map<ServiceKey, ServicePlan> &plans);
+    void fail_plan(ServicePlan plan, std::string line);
+    void reclaim();
     void rest_leaving();
 
     /// A number from the allocator; if none is left, waits for resting ones.
@@ -125,6 +126,7 @@ private:
     std::vector<Frontend> to_erase_;
     std::vector<Insertion> to_insert_;
     std::unordered_map<ServiceKey, Failed> failed_;
+    std::vector<std::string> lines_; // what the call under way has to tell
     std::vector<Resting> leaving_; // by the apply() under way
     std::deque<Resting> resting_;
     uint32_t frontends_ = 0;

@@ -11,15 +11,16 @@ constexpr std::array families{Family::ipv4, Family::ipv6};
 
 std::string slice(const Lab &lab, const WebService &service, Family family)
 {
-    std::string text = fmt::format(R"(---
+    std::string text =
+        fmt::format(R"(---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {{name: {0}-{1}, namespace: default, labels: {{kubernetes.io/service-name: {0}}}}}
+metadata: {{name: {0}-{2}, namespace: default, labels: {{kubernetes.io/service-name: {0}}}}}
 addressType: {1}
 ports: [{{name: tcp, port: 8080, protocol: TCP}}, {{name: udp, port: 8080, protocol: UDP}}]
 endpoints:
 )",
-                                   service.name(), family == Family::ipv4 ? "IPv4" : "IPv6");
+                    service.name(), family == Family::ipv4 ? "IPv4" : "IPv6", family == Family::ipv4 ? "v4" : "v6");
     for (const std::string &name : service.pods) {
         const Pod pod = must(find_pod(lab, "default", name));
         text += fmt::format(

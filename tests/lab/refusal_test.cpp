@@ -98,9 +98,9 @@ TEST_CASE("objects that cannot be are told by name and field, once, and the othe
     const std::string folder = lab.folder().manifests();
 
     must(lab.put_manifest("broken", "kind: Service\n  bad indent: [\n"));
-    expect_line(lab, "broken.yaml: line 2, column 12: mapping values are not allowed in this context\n");
+    expect_line(lab, "broken.yaml: line 2, column 13: mapping values are not allowed in this context\n");
     must(lab.put_manifest("widget", "apiVersion: v1\nkind: Widget\nmetadata: {name: x}\n"));
-    expect_line(lab, "Widget x: kind: not used here\n");
+    expect_line(lab, "widget.yaml: kind \"Widget\" of \"v1\" is not used\n");
     must(lab.put_manifest("portless",
                           "apiVersion: v1\nkind: Service\nmetadata: {name: portless}\nspec: {clusterIP: 10.96.0.9}\n"));
     expect_line(lab, "Service default/portless: spec.ports: missing\n");

@@ -138,7 +138,7 @@ public:
     {
         const std::string pins =
             fmt::format("/proc/{}/root{}", lab_.keeper().presence().pid, lab_.folder().bpffs(node).string());
-        auto maps = Maps::open(pins, true);
+        auto maps = Maps::open(pins);
         if (!maps)
             return std::unexpected(maps.error());
         auto arrays = Arrays::of(*maps, false);

@@ -6,13 +6,10 @@
 namespace thruway::cli {
 namespace {
 
-/// The kernel maps memory only for descriptors that may write; what is mapped here is for reading all the same.
-constexpr bool may_write = true;
-
 /// Fails unless the maps are of the layout that this program knows.
 Result<> check_layout(const std::string &bpffs)
 {
-    auto map = Map::open(bpffs + "/layout", "layout", may_write);
+    auto map = Map::open(bpffs + "/layout", "layout");
     if (!map) {
         const int code = map.error().code();
         if (code == ENOENT || code == ENOTDIR)
@@ -42,7 +39,7 @@ Result<Site> Site::open(const std::string &run_dir, const std::string &bpffs)
 {
     if (auto checked = check_layout(bpffs); !checked)
         return std::unexpected(checked.error());
-    auto maps = Maps::open(bpffs, may_write);
+    auto maps = Maps::open(bpffs);
     if (!maps)
         return std::unexpected(maps.error());
     auto arrays = Arrays::of(*maps, false);
