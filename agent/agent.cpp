@@ -2,6 +2,7 @@
 #include "agent/agent.h"
 
 #include "agent/file/source.h"
+#include "agent/node/reserved_ports.h"
 
 #include <filesystem>
 #include <fstream>
@@ -25,6 +26,11 @@ Result<std::string> cgroup_root()
         if (type == "cgroup2")
             return path;
     return fail("no cgroup2 is mounted: name a folder with --cgroup, or set sock: off");
+}
+
+std::string reserved_ports_record(const Config &config)
+{
+    return config.run_dir + "/reserved_ports";
 }
 
 /// The folder may be a bpffs itself, or a folder in one that is made now.
@@ -135,6 +141,10 @@ Result<> Agent::open_network()
     else if (auto attached = datapath_.attach_sockets(); !attached)
         return attached;
     datapath_.commit();
+    if (auto reserved = ReservedPorts(reserved_ports_record(config_))
+                            .reserve(PortSet::range(snat_first, snat_first + snat_count - 1));
+        !reserved)
+        spdlog::warn("{}: node ports and sockets of this node may meet", reserved.error().text());
     return {};
 }
 
@@ -242,9 +252,8 @@ void Agent::on_synced()
     if (!nodes_.self())
         refuse(fmt::format("Node {}: there is no such object: this node's pods get no addresses", config_.node));
     const auto took = std::chrono::steady_clock::now() - start;
-    spdlog::info("in sync: {} services, {} slices, {} nodes in {} ms", services_.service_count(),
-                 services_.slice_count(), nodes_.all().size(),
-                 std::chrono::duration_cast<std::chrono::milliseconds>(took).count());
+    spdlog::info("in sync: {} services, {} slices, {} nodes in {:.1f} ms", services_.service_count(),
+                 services_.slice_count(), nodes_.all().size(), std::chrono::duration<double, std::milli>(took).count());
     if (auto written = journal_.flush(); !written)
         spdlog::error("{}", written.error().text());
 }
@@ -283,6 +292,8 @@ Result<> cleanup(const Config &config)
         return cleaned;
     if (auto cleaned = HostNetwork::cleanup(); !cleaned)
         return cleaned;
+    if (auto released = ReservedPorts(reserved_ports_record(config)).release(); !released)
+        return released;
     if (auto cleaned = Datapath::cleanup(config.bpffs); !cleaned)
         return cleaned;
     std::error_code error;

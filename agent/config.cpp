@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/config.h"
 
+#include "agent/base/file.h"
 #include "agent/file/yaml.h"
 
 #include <bit>
-#include <fstream>
 #include <functional>
-#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -111,11 +110,10 @@ Result<SockMode> parse_sock_mode(const std::string &text)
 
 Result<> read_config(const std::string &path, Config &config)
 {
-    std::ifstream file(path);
-    if (!file)
-        return fail_errno("{}", path);
-    const std::string text{std::istreambuf_iterator<char>(file), {}};
-    auto read = yaml_to_json(text, [&](size_t, const std::string &document) -> Result<> {
+    const auto text = read_file(path);
+    if (!text)
+        return std::unexpected(text.error());
+    auto read = yaml_to_json(*text, [&](size_t, const std::string &document) -> Result<> {
         const json settings = json::parse(document);
         if (!settings.is_object())
             return fail("must be a mapping of settings");

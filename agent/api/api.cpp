@@ -45,10 +45,22 @@ std::string utc_now()
 }
 
 /// As kube-proxy's, whose keys load balancers and tests look for (pkg/proxy/healthcheck).
-HttpResponse health(const Agent &agent)
+HttpResponse health(bool healthy)
 {
-    const json body{{"lastUpdated", utc_now()}, {"currentTime", utc_now()}, {"healthy", agent.synced()}};
-    return answer(body, agent.synced() ? 200 : 503);
+    const std::string now = utc_now();
+    return answer({{"lastUpdated", now}, {"currentTime", now}, {"healthy", healthy}}, healthy ? 200 : 503);
+}
+
+/// Whether the node may be sent traffic: the maps are what the cluster wants.
+HttpResponse ready(const Agent &agent)
+{
+    return health(agent.synced());
+}
+
+/// Whether the agent works: its loop has come to answer. One that waits for its source needs no restart.
+HttpResponse alive(const Agent & /*agent*/)
+{
+    return health(true);
 }
 
 json status(const Agent &agent)
@@ -145,7 +157,8 @@ Result<Api> Api::start(Loop &loop, Agent &agent)
             return in_loop(loop, [&agent, handler, body] { return handler(agent, body); });
         };
     };
-    const auto health_now = with_agent([](Agent &a, const std::string &) { return health(a); });
+    const auto ready_now = with_agent([](Agent &a, const std::string &) { return ready(a); });
+    const auto alive_now = with_agent([](Agent &a, const std::string &) { return alive(a); });
     const auto mode = [](const std::string &) { return HttpResponse{.body = "thruway"}; };
 
     Api api;
@@ -161,9 +174,9 @@ Result<Api> Api::start(Loop &loop, Agent &agent)
     const std::pair<std::string, HttpServer::Handlers> on_tcp[] = {
         {agent.config().metrics_address,
          {{"GET /metrics", [&loop, &agent](const std::string &) { return metrics(loop, agent); }},
-          {"GET /healthz", health_now},
+          {"GET /healthz", ready_now},
           {"GET /proxyMode", mode}}},
-        {agent.config().health_address, {{"GET /healthz", health_now}, {"GET /livez", health_now}}},
+        {agent.config().health_address, {{"GET /healthz", ready_now}, {"GET /livez", alive_now}}},
     };
     for (const auto &[address, handlers] : on_tcp) {
         if (auto server = HttpServer::on_address(address, handlers))

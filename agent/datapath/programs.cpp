@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <cstdarg>
 #include <fcntl.h>
 #include <filesystem>
 #include <linux/bpf.h>
@@ -21,57 +20,6 @@ namespace thruway {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// All clsact filters of ours have this handle and priority, so that they can be replaced in place and told from
-/// others.
-constexpr uint32_t filter_handle = 0x7477;
-constexpr uint32_t filter_priority = 0x7477;
-
-/// What a link pin says when there is no link behind it but a clsact filter: bpffs keeps symbolic links, but no files.
-constexpr const char *filter_mark = "clsact";
-
-struct Hook {
-    std::string_view program;
-    bpf_attach_type type;
-};
-
-/// In the order of Datapath::Which.
-constexpr std::array hooks{
-    Hook{"from_pod", BPF_TCX_INGRESS},
-    Hook{"to_pod", BPF_TCX_EGRESS},
-    Hook{"from_net", BPF_TCX_INGRESS},
-    Hook{"to_net", BPF_TCX_EGRESS},
-    Hook{"sock_connect4", BPF_CGROUP_INET4_CONNECT},
-    Hook{"sock_connect6", BPF_CGROUP_INET6_CONNECT},
-    Hook{"sock_sendmsg4", BPF_CGROUP_UDP4_SENDMSG},
-    Hook{"sock_sendmsg6", BPF_CGROUP_UDP6_SENDMSG},
-    Hook{"sock_recvmsg4", BPF_CGROUP_UDP4_RECVMSG},
-    Hook{"sock_recvmsg6", BPF_CGROUP_UDP6_RECVMSG},
-    Hook{"sock_peer4", BPF_CGROUP_INET4_GETPEERNAME},
-    Hook{"sock_peer6", BPF_CGROUP_INET6_GETPEERNAME},
-};
-
-/// What libbpf complained about first since this was emptied: it prints, and returns only a number.
-std::string &libbpf_complaint()
-{
-    static std::string text;
-    return text;
-}
-
-int on_libbpf_print(libbpf_print_level level, const char *format, va_list args)
-{
-    if (level != LIBBPF_WARN)
-        return 0;
-    std::array<char, 2048> line{};
-    const int length = std::vsnprintf(line.data(), line.size(), format, args);
-    std::string text(line.data());
-    while (!text.empty() && (text.back() == '\n' || text.back() == ' '))
-        text.pop_back();
-    spdlog::debug("{}", text);
-    if (libbpf_complaint().empty())
-        libbpf_complaint() = text.substr(text.rfind('\n') + 1);
-    return length;
-}
 
 struct SkeletonCloser {
     void operator()(datapath *skeleton) const { datapath__destroy(skeleton); }
@@ -113,8 +61,8 @@ Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uin
     config.host_netns_cookie = *cookie;
     config.flow_mask = buckets - 1;
     config.endpoints_max = options.sizes.endpoints;
-    config.snat_first = 49'152;
-    config.snat_mask = 16'384 - 1;
+    config.snat_first = snat_first;
+    config.snat_mask = snat_count - 1;
     config.tcp_established = ticks(options.timeouts.tcp_established);
     config.tcp_half_open = ticks(options.timeouts.tcp_half_open);
     config.tcp_closing = ticks(options.timeouts.tcp_closing);
@@ -165,13 +113,6 @@ std::array<uint8_t, 32> digest_of(const tw_config &config, const Maps &maps)
     return digest.value();
 }
 
-uint32_t program_id(int fd)
-{
-    bpf_prog_info info{};
-    uint32_t length = sizeof(info);
-    return bpf_prog_get_info_by_fd(fd, &info, &length) == 0 ? info.id : 0;
-}
-
 /// Puts a pin in the place of another one, in one step.
 Result<> repin(int fd, const std::string &path)
 {
@@ -191,75 +132,14 @@ Result<> make_folder(const std::string &path)
     return {};
 }
 
-bpf_tc_hook tc_hook(unsigned ifindex, bpf_attach_type type)
-{
-    bpf_tc_hook hook{};
-    hook.sz = sizeof(hook);
-    hook.ifindex = static_cast<int>(ifindex);
-    hook.attach_point = type == BPF_TCX_INGRESS ? BPF_TC_INGRESS : BPF_TC_EGRESS;
-    return hook;
-}
-
-void remove_filter(unsigned ifindex, bpf_attach_type type)
-{
-    bpf_tc_hook hook = tc_hook(ifindex, type);
-    bpf_tc_opts filter{};
-    filter.sz = sizeof(filter);
-    filter.handle = filter_handle;
-    filter.priority = filter_priority;
-    bpf_tc_detach(&hook, &filter);
-}
-
-/// Removes a pinned attachment: the link behind it goes with its last name.
-void remove_link(const fs::path &path)
-{
-    std::error_code error;
-    if (fs::is_symlink(path, error)) {
-        const std::string name = path.filename();
-        const auto dash = name.rfind('-');
-        const auto *hook = std::ranges::find(hooks, std::string_view(name).substr(0, dash), &Hook::program);
-        if (hook != hooks.end())
-            remove_filter(static_cast<unsigned>(std::stoul(name.substr(dash + 1))), hook->type);
-    }
-    fs::remove(path, error);
-}
-
 } // namespace
-
-Features Features::probe()
-{
-    libbpf_set_print(on_libbpf_print);
-    Features features;
-
-    // A link to a device that does not exist: kernels that know the attach type look for the device, others refuse it.
-    const std::array<bpf_insn, 2> nothing{{
-        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
-        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
-    }};
-    const Fd program(bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "probe", "GPL", nothing.data(), nothing.size(), nullptr));
-    if (!program) {
-        features.missing.push_back(fmt::format("loading of BPF programs ({})", std::generic_category().message(errno)));
-        return features;
-    }
-    const Fd link(bpf_link_create(program.get(), 0x7fffffff, BPF_TCX_INGRESS, nullptr));
-    features.tcx = !link && errno == ENODEV;
-
-    const auto need = [&](bpf_prog_type type, bpf_func_id helper, std::string_view name) {
-        if (libbpf_probe_bpf_helper(type, helper, nullptr) != 1)
-            features.missing.emplace_back(name);
-    };
-    need(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_redirect_peer, "bpf_redirect_peer (Linux 5.10)");
-    need(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_redirect_neigh, "bpf_redirect_neigh (Linux 5.10)");
-    need(BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_ktime_get_coarse_ns, "bpf_ktime_get_coarse_ns (Linux 5.11)");
-    need(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_FUNC_set_retval, "bpf_set_retval (Linux 5.18)");
-    return features;
-}
 
 Result<Datapath> Datapath::open(const DatapathOptions &options)
 {
     Datapath datapath;
     datapath.bpffs_ = options.bpffs;
     datapath.cgroup_ = options.cgroup;
+    datapath.links_ = Links(options.bpffs + "/links");
     datapath.features_ = Features::probe();
     if (!datapath.features_.missing.empty())
         return fail("this kernel lacks {}", fmt::join(datapath.features_.missing, ", "));
@@ -286,7 +166,7 @@ Result<Datapath> Datapath::open(const DatapathOptions &options)
                 Fd fd(bpf_obj_get(fmt::format("{}/programs/{}", options.bpffs, hook.program).c_str()));
                 if (!fd)
                     break;
-                datapath.programs_.push_back({hook.program, std::move(fd)});
+                datapath.programs_.push_back(std::move(fd));
             }
             if (datapath.programs_.size() == hooks.size()) {
                 datapath.maps_ = std::move(*pinned);
@@ -377,7 +257,7 @@ Result<> Datapath::load(const DatapathOptions &options)
             return fail_errno("program {}", hook.program);
         if (auto pinned = repin(fd.get(), fmt::format("{}/programs/{}", bpffs_, hook.program)); !pinned)
             return pinned;
-        programs_.push_back({hook.program, std::move(fd)});
+        programs_.push_back(std::move(fd));
     }
     auto maps = Maps::open(bpffs_);
     if (!maps)
@@ -400,123 +280,55 @@ void Datapath::commit()
             std::memcpy((*layout)[0].programs, digest_.data(), digest_.size());
 }
 
-std::string Datapath::link_path(Which program, unsigned ifindex) const
-{
-    return fmt::format("{}/links/{}-{}", bpffs_, hooks.at(program).program, ifindex);
-}
-
 Result<> Datapath::attach_pod(unsigned ifindex, std::string_view device)
 {
-    for (const Which program : {to_pod, from_pod})
-        if (auto attached = attach_filter(program, ifindex); !attached)
-            return fail_within(fmt::format("cannot attach {} to {}", hooks.at(program).program, device),
-                               attached.error());
+    for (const HookIndex hook : {to_pod, from_pod})
+        if (auto attached = attach_filter(hooks.at(hook), programs_[hook].get(), ifindex); !attached)
+            return fail_within(fmt::format("cannot attach {} to {}", hooks.at(hook).program, device), attached.error());
     return {};
 }
 
 Result<> Datapath::attach_uplink(unsigned ifindex, std::string_view device)
 {
-    for (const Which program : {to_net, from_net}) {
-        auto attached = features_.tcx ? attach_tcx(program, ifindex) : attach_filter(program, ifindex);
-        if (attached && !features_.tcx && ::symlink(filter_mark, link_path(program, ifindex).c_str()) != 0 &&
-            errno != EEXIST)
-            attached = fail_errno("cannot create {}", link_path(program, ifindex));
+    for (const HookIndex hook : {to_net, from_net}) {
+        auto attached = features_.tcx ? links_.attach_tcx(hooks.at(hook), programs_[hook].get(), ifindex)
+                                      : links_.attach_clsact(hooks.at(hook), programs_[hook].get(), ifindex);
         if (!attached)
-            return fail_within(fmt::format("cannot attach {} to {}", hooks.at(program).program, device),
-                               attached.error());
+            return fail_within(fmt::format("cannot attach {} to {}", hooks.at(hook).program, device), attached.error());
     }
     return {};
 }
 
 void Datapath::detach_uplink(unsigned ifindex)
 {
-    for (const Which program : {from_net, to_net})
-        remove_link(link_path(program, ifindex));
+    for (const HookIndex hook : {from_net, to_net})
+        links_.detach(hooks.at(hook), ifindex);
 }
 
-Result<> Datapath::attach_tcx(Which program, unsigned ifindex)
+void Datapath::detach_other_uplinks(const std::function<bool(unsigned ifindex)> &keep)
 {
-    const std::string path = link_path(program, ifindex);
-    const int fd = programs_[program].fd.get();
-
-    if (const Fd pinned(bpf_obj_get(path.c_str())); pinned) {
-        bpf_link_info info{};
-        uint32_t length = sizeof(info);
-        // A link whose device is gone has no device; the number may be another one's by now.
-        if (bpf_link_get_info_by_fd(pinned.get(), &info, &length) == 0 && info.tcx.ifindex == ifindex) {
-            if (info.prog_id == program_id(fd) || bpf_link_update(pinned.get(), fd, nullptr) == 0)
-                return {};
-        }
-    }
-    ::unlink(path.c_str());
-    const Fd link(bpf_link_create(fd, static_cast<int>(ifindex), hooks.at(program).type, nullptr));
-    if (!link)
-        return fail_errno("link");
-    if (bpf_obj_pin(link.get(), path.c_str()) != 0)
-        return fail_errno("cannot pin {}", path);
-    return {};
-}
-
-Result<> Datapath::attach_filter(Which program, unsigned ifindex)
-{
-    const int fd = programs_[program].fd.get();
-    bpf_tc_hook hook = tc_hook(ifindex, hooks.at(program).type);
-    bpf_tc_opts filter{};
-    filter.sz = sizeof(filter);
-    filter.handle = filter_handle;
-    filter.priority = filter_priority;
-
-    if (bpf_tc_query(&hook, &filter) == 0 && filter.prog_id == program_id(fd))
-        return {};
-    if (const int error = bpf_tc_hook_create(&hook); error != 0 && error != -EEXIST)
-        return fail_code(-error, "clsact");
-    filter.prog_fd = fd;
-    filter.prog_id = 0;
-    filter.flags = BPF_TC_F_REPLACE;
-    if (const int error = bpf_tc_attach(&hook, &filter); error != 0)
-        return fail_code(-error, "filter");
-    return {};
+    links_.detach_others(keep);
 }
 
 Result<> Datapath::attach_sockets()
 {
-    const Fd cgroup(::open(cgroup_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!cgroup)
-        return fail_errno("cannot open cgroup {}", cgroup_);
-    for (size_t i = sockets_first; i < hooks.size(); i++) {
-        const std::string path = fmt::format("{}/links/{}", bpffs_, hooks[i].program);
-        const int fd = programs_[i].fd.get();
-        struct stat folder{};
-        bpf_link_info info{};
-        uint32_t length = sizeof(info);
-
-        ::fstat(cgroup.get(), &folder);
-        if (const Fd pinned(bpf_obj_get(path.c_str()));
-            pinned && bpf_link_get_info_by_fd(pinned.get(), &info, &length) == 0 &&
-            info.cgroup.cgroup_id == folder.st_ino &&
-            (info.prog_id == program_id(fd) || bpf_link_update(pinned.get(), fd, nullptr) == 0))
-            continue;
-        ::unlink(path.c_str());
-        const Fd link(bpf_link_create(fd, cgroup.get(), hooks[i].type, nullptr));
-        if (!link)
-            return fail_errno("cannot attach {} to cgroup {}", hooks[i].program, cgroup_);
-        if (bpf_obj_pin(link.get(), path.c_str()) != 0)
-            return fail_errno("cannot pin {}", path);
-    }
+    for (size_t i = sockets_first; i < hooks.size(); i++)
+        if (auto attached = links_.attach_cgroup(hooks[i], programs_[i].get(), cgroup_); !attached)
+            return fail_within(fmt::format("cannot attach {} to cgroup {}", hooks[i].program, cgroup_),
+                               attached.error());
     return {};
 }
 
 void Datapath::detach_sockets()
 {
     for (size_t i = sockets_first; i < hooks.size(); i++)
-        remove_link(fmt::format("{}/links/{}", bpffs_, hooks.at(i).program));
+        links_.detach(hooks.at(i));
 }
 
 Result<> Datapath::cleanup(const std::string &bpffs)
 {
     std::error_code error;
-    for (const auto &entry : fs::directory_iterator(bpffs + "/links", error))
-        remove_link(entry.path());
+    Links(bpffs + "/links").detach_all();
     // Only what carries our names: somebody may have put pins of his own into the folder.
     for (const Hook &hook : hooks)
         fs::remove(fmt::format("{}/programs/{}", bpffs, hook.program), error);

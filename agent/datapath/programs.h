@@ -3,24 +3,21 @@
 
 #include "agent/base/error.h"
 #include "agent/base/fd.h"
+#include "agent/datapath/features.h"
 #include "agent/datapath/layout.h"
+#include "agent/datapath/links.h"
 
 #include <array>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace thruway {
 
-/// What this kernel can do, found by trying and not by its version: vendors carry features back.
-struct Features {
-    bool tcx = false; ///< multi-program tc links (Linux 6.6); else clsact filters are used
-
-    /// Names of features that are needed and missing.
-    std::vector<std::string> missing;
-
-    static Features probe();
-};
+/// Source ports for SNAT. Their number is a power of two.
+constexpr uint16_t snat_first = 49'152;
+constexpr uint32_t snat_count = 16'384;
 
 /// How long flows may be idle, in seconds.
 struct Timeouts {
@@ -56,6 +53,9 @@ public:
     /// Detaches them. A device that is gone needs no detaching, only its pins go.
     void detach_uplink(unsigned ifindex);
 
+    /// Detaches what a run before has left on devices that are no uplinks any more.
+    void detach_other_uplinks(const std::function<bool(unsigned ifindex)> &keep);
+
     /// Attaches from_pod and to_pod to a pod's host-side interface: by clsact filters, which end with the interface. A
     /// tcx link waits for a grace period with the kernel's network lock held: two of them 22 ms a pod, measured, where
     /// two filters take 0.5; and an interface of our own needs no protection from others.
@@ -72,22 +72,14 @@ public:
     static Result<> cleanup(const std::string &bpffs);
 
 private:
-    struct Program {
-        std::string_view name;
-        Fd fd;
-    };
-    enum Which : uint8_t { from_pod, to_pod, from_net, to_net, sockets_first };
-
     Result<> load(const DatapathOptions &options);
-    Result<> attach_tcx(Which program, unsigned ifindex);
-    Result<> attach_filter(Which program, unsigned ifindex);
-    [[nodiscard]] std::string link_path(Which program, unsigned ifindex) const;
 
     std::string bpffs_;
     std::string cgroup_;
     Features features_;
     Maps maps_;
-    std::vector<Program> programs_;
+    std::vector<Fd> programs_; // as `hooks` has them
+    Links links_;
     std::array<uint8_t, 32> digest_{};
     bool loaded_ = false;
 };

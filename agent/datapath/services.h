@@ -127,7 +127,7 @@ private:
     std::vector<Insertion> to_insert_;
     std::unordered_map<ServiceKey, Failed> failed_;
     std::vector<std::string> lines_; // what the call under way has to tell
-    std::vector<Resting> leaving_; // by the apply() under way
+    std::vector<Resting> leaving_;   // by the apply() under way
     std::deque<Resting> resting_;
     uint32_t frontends_ = 0;
 };

@@ -341,6 +341,7 @@ std::vector<std::string> HostNetwork::uplink_names() const
 
 void HostNetwork::sweep()
 {
+    datapath_->detach_other_uplinks([this](unsigned ifindex) { return uplinks_.contains(ifindex); });
     complain("stale routes", routes_.sweep());
 }
 

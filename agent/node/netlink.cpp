@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/node/netlink.h"
 
+#include "agent/base/file.h"
+
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -195,14 +197,6 @@ RouteObject route_object(const Route &route)
         rtnl_route_add_nexthop(made.get(), hop);
     }
     return made;
-}
-
-Result<> write_file(const std::string &path, std::string_view text)
-{
-    const Fd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!file || ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
-        return fail_errno("cannot write \"{}\" to {}", text, path);
-    return {};
 }
 
 /// Receives one message of a dump.
@@ -593,15 +587,9 @@ Result<> set_net_sysctl(const std::string &name, const std::string &value)
 
 Result<std::string> get_net_sysctl(const std::string &name)
 {
-    const std::string path = "/proc/sys/net/" + name;
-    const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    std::array<char, 4096> text{};
-    const ssize_t length = file ? ::read(file.get(), text.data(), text.size()) : -1;
-    if (length < 0)
-        return fail_errno("cannot read {}", path);
-    std::string value(text.data(), static_cast<size_t>(length));
-    while (!value.empty() && value.back() == '\n')
-        value.pop_back();
+    auto value = read_file("/proc/sys/net/" + name);
+    while (value && value->ends_with('\n'))
+        value->pop_back();
     return value;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/node/pods.h"
 
+#include "agent/base/file.h"
+
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -99,18 +101,7 @@ Result<std::vector<PodInterface>> PodStore::load(std::vector<std::string> &compl
 
 Result<> PodStore::save(const PodInterface &pod) const
 {
-    const std::string final_path = path(pod);
-    const std::string next = final_path + ".new";
-    std::ofstream file(next, std::ios::trunc);
-    file << to_json(pod).dump() << '\n';
-    file.close();
-    if (!file) {
-        std::remove(next.c_str());
-        return fail_errno("cannot write {}", next);
-    }
-    if (std::rename(next.c_str(), final_path.c_str()) != 0)
-        return fail_errno("cannot write {}", final_path);
-    return {};
+    return replace_file(path(pod), to_json(pod).dump() + "\n");
 }
 
 void PodStore::remove(const PodInterface &pod) const

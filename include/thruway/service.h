@@ -19,7 +19,8 @@ struct tw_slots {
 };
 TW_LAYOUT(struct tw_slots, 8);
 
-/* A range of slots: backend[at % 2] of entry at / 2, from `base` on. Read and written as one aligned 8-byte word: this store is how a service's backends change. */
+/* A range of slots: backend[at % 2] of entry at / 2, from `base` on. Read and written as one aligned 8-byte word: this
+ * store is how a service's backends change. */
 struct tw_range {
     __u32 base;
     __u32 count;

@@ -222,7 +222,7 @@ TEST_CASE("protocols that are not spoken here are dropped from pods and left to 
 {
     World world;
     const PodSpec &pod = world.pod(2);
-    Packet packet = tcp("10.244.1.2:1000", "10.244.2.9:80");
+    const Packet packet = tcp("10.244.1.2:1000", "10.244.2.9:80");
     Bytes bytes = packet.build();
     bytes.at(23) = 47; // GRE
 

@@ -259,7 +259,7 @@ TEST_CASE("one client port can talk to two services and to their backend directl
     const PodSpec &server = world.pod(3);
     const char *sources[] = {"10.244.1.3", "10.96.0.1", "10.96.0.2"};
     for (size_t i = 0; i < 3; i++) {
-        Packet answer = tcp("10.244.1.3:8080", fmt::format("10.244.1.2:{}", ports[i]), syn | ack);
+        const Packet answer = tcp("10.244.1.3:8080", fmt::format("10.244.1.2:{}", ports[i]), syn | ack);
         const Packet arrived = World::in_pod(
             answer.with_source(address(sources[i]), i == 0 ? 8080 : 80).with_destination(address("10.244.1.2"), 40000),
             client);

@@ -52,14 +52,14 @@ TEST_CASE("an agent is started as the contract says, in its node")
     options.agent_args = {"--extra", "one"};
     const Lab lab = must(Lab::up(options));
     const std::string root = lab.folder().root();
-    CHECK(must(read_text(lab.folder().agent_log("node1"))) ==
+    CHECK(must(read_file(lab.folder().agent_log("node1"))) ==
           fmt::format("--node\nnode1\n--source\nfile:{0}/manifests\n--uplink\neth0\n--run-dir\n{0}/nodes/node1/run\n"
                       "--bpffs\n{0}/nodes/node1/bpf\n--cgroup\n{1}\n--extra\none\n",
                       root, lab.node_cgroup("node1").native()));
 
     const pid_t agent = must(find_agent(lab, "node1")).pid;
     CHECK(pid_namespace(agent) == pid_namespace(lab.keeper().presence().pid));
-    CHECK(must(read_text(lab.node_cgroup("node1") / "cgroup.procs")) == fmt::format("{}\n", agent));
+    CHECK(must(read_file(lab.node_cgroup("node1") / "cgroup.procs")) == fmt::format("{}\n", agent));
     const Output mounts = must(lab.run("node1", {"stat", "-f", "-c", "%T", lab.folder().bpffs("node1")}));
     CHECK(mounts.out.find("bpf") != std::string::npos);
 }
@@ -110,16 +110,16 @@ TEST_CASE("the CNI plugin is called as a runtime does")
                            "CNI_IFNAME=eth0\nCNI_NETNS=/run/netns/shop_web\nCNI_PATH={}\n",
                            verb, pod.container, programs.folder().native());
     };
-    CHECK(must(read_text(programs.folder() / "cni.env")) == environment("ADD"));
-    const auto config = nlohmann::json::parse(must(read_text(programs.folder() / "cni.config")));
+    CHECK(must(read_file(programs.folder() / "cni.env")) == environment("ADD"));
+    const auto config = nlohmann::json::parse(must(read_file(programs.folder() / "cni.config")));
     CHECK(config["cniVersion"] == "1.0.0");
     CHECK(config["type"] == "thruway-cni");
     CHECK(config["socket"] == (lab.folder().run_dir("node1") / "agent.sock").native());
-    const auto manifest = nlohmann::json::parse(must(read_text(lab.folder().manifest("pod-shop_web"))));
+    const auto manifest = nlohmann::json::parse(must(read_file(lab.folder().manifest("pod-shop_web"))));
     CHECK(manifest["status"]["podIP"] == "10.244.1.9");
 
     must(delete_pod(lab, "shop", "web"));
-    CHECK(must(read_text(programs.folder() / "cni.env")) == environment("DEL"));
+    CHECK(must(read_file(programs.folder() / "cni.env")) == environment("DEL"));
     CHECK_FALSE(std::filesystem::exists(lab.folder().manifest("pod-shop_web")));
 }
 

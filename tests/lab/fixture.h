@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "agent/base/file.h"
 #include "tools/lab/lab.h"
 #include "tools/lab/pods.h"
 

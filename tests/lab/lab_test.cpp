@@ -281,7 +281,7 @@ TEST_CASE("manifests say what the lab made")
 {
     const Lab lab = plain_lab({.nodes = 1, .pods = 1});
     const auto read = [&lab](const std::string &name) {
-        return nlohmann::json::parse(must(read_text(lab.folder().manifest(name))));
+        return nlohmann::json::parse(must(read_file(lab.folder().manifest(name))));
     };
     const auto node = read("node-node1");
     CHECK(node["kind"] == "Node");
@@ -296,7 +296,7 @@ TEST_CASE("manifests say what the lab made")
 
     must(lab.put_manifest("service-web", "kind: Service\n"));
     must(lab.put_manifest("service-web", "kind: Service\nmetadata: {}\n"));
-    CHECK(must(read_text(lab.folder().manifest("service-web"))) == "kind: Service\nmetadata: {}\n");
+    CHECK(must(read_file(lab.folder().manifest("service-web"))) == "kind: Service\nmetadata: {}\n");
     must(lab.remove_manifest("service-web"));
     must(lab.remove_manifest("service-web"));
     must(delete_pod(lab, "default", "pod-1-1"));

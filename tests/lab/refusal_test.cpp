@@ -50,7 +50,7 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::str
 void expect_line(const Lab &lab, const std::string &end)
 {
     const auto count = [&] {
-        const std::string log = must(read_text(lab.folder().agent_log("node1")));
+        const std::string log = must(read_file(lab.folder().agent_log("node1")));
         size_t lines = 0;
         for (size_t at = log.find(end); at != std::string::npos; at = log.find(end, at + 1))
             lines++;
@@ -69,14 +69,15 @@ TEST_CASE("an agent that cannot run says in one line what to mend")
     CHECK(refusal(lab, {}, 2) == "thruway-agent: node: the name of this node is needed (--node)");
     CHECK(refusal(lab, {"--nodes", "x"}, 2).starts_with("thruway-agent: The following argument"));
     CHECK(refusal(lab, with(good, "--source", "etcd"), 2) == "thruway-agent: source: must be file:DIR, is \"etcd\"");
-    CHECK(refusal(lab, with(good, "--config", "/nowhere"), 2) == "thruway-agent: /nowhere: No such file or directory");
+    CHECK(refusal(lab, with(good, "--config", "/nowhere"), 2) ==
+          "thruway-agent: cannot read /nowhere: No such file or directory");
     CHECK(refusal(lab, with(good, "--sock", "pods"), 2) == "thruway-agent: --sock: must be off or host, is \"pods\"");
     CHECK(refusal(lab, with(good, "--uplink", "eth7"), 1) ==
           "thruway-agent: uplink: cannot find interface eth7: No such device");
     CHECK(refusal(lab, with(good, "--bpffs", "/tmp/thruway"), 1) ==
           "thruway-agent: bpffs: /tmp is no bpffs: mount one with \"mount -t bpf bpf /tmp\"");
     CHECK(refusal(lab, with(good, "--cgroup", "/tmp"), 1) ==
-          "thruway-agent: cannot attach sock_connect4 to cgroup /tmp: Bad file descriptor");
+          "thruway-agent: cannot attach sock_connect4 to cgroup /tmp: it is no cgroup2 folder");
     CHECK(refusal(lab, with(good, "--run-dir", run_dir), 1) ==
           fmt::format("thruway-agent: {}/agent.lock is in use by another thruway-agent", run_dir));
     CHECK(refusal(lab, with(good, "--bpffs", lab.folder().bpffs("node1")), 1) ==
@@ -95,7 +96,6 @@ TEST_CASE("objects that cannot be are told by name and field, once, and the othe
     const Lab lab = thruway_lab({.nodes = 1});
     const WebService web{.pods = {"pod-1-1"}};
     put(lab, web);
-    const std::string folder = lab.folder().manifests();
 
     must(lab.put_manifest("broken", "kind: Service\n  bad indent: [\n"));
     expect_line(lab, "broken.yaml: line 2, column 13: mapping values are not allowed in this context\n");

@@ -66,7 +66,8 @@ TEST_CASE("what a configuration file cannot say is told by its key")
     REQUIRE_FALSE(config);
     CHECK(config.error().text() == complaint);
     Config untouched;
-    CHECK(read_config("/nowhere.yaml", untouched).error().text() == "/nowhere.yaml: No such file or directory");
+    CHECK(read_config("/nowhere.yaml", untouched).error().text() ==
+          "cannot read /nowhere.yaml: No such file or directory");
 }
 
 TEST_CASE("a configuration that cannot work is refused by its setting")

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/bench/control_plane.h"
 
+#include "agent/base/file.h"
 #include "agent/datapath/layout.h"
 #include "tools/lab/agents.h"
 
@@ -73,7 +74,7 @@ Result<double> resident_megabytes(pid_t pid)
 /// The time that the agent says its last sync took.
 Result<double> sync_milliseconds(const lab::Lab &lab)
 {
-    auto log = lab::read_text(lab.folder().agent_log(node));
+    auto log = read_file(lab.folder().agent_log(node));
     if (!log)
         return std::unexpected(log.error());
     const auto at = log->rfind(" nodes in ");

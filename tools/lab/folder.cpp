@@ -2,12 +2,11 @@
 #include "tools/lab/folder.h"
 
 #include "agent/base/fd.h"
+#include "agent/base/file.h"
 
 #include <cstdio>
 #include <cstdlib>
 #include <fcntl.h>
-#include <fstream>
-#include <iterator>
 
 namespace thruway::lab {
 
@@ -39,14 +38,6 @@ Result<> make_folder(const std::filesystem::path &path)
     return {};
 }
 
-Result<std::string> read_text(const std::filesystem::path &path)
-{
-    std::ifstream file(path, std::ios::binary);
-    if (!file)
-        return fail_errno("cannot read {}", path.native());
-    return std::string(std::istreambuf_iterator<char>(file), {});
-}
-
 std::filesystem::path program_folder()
 {
     std::error_code ignored; // only without /proc, where nothing of the lab works
@@ -55,7 +46,7 @@ std::filesystem::path program_folder()
 
 std::string last_line(const std::filesystem::path &path)
 {
-    const std::string text = read_text(path).value_or("");
+    const std::string text = read_file(path).value_or("");
     const auto end = text.find_last_not_of('\n');
     if (end == std::string::npos)
         return "(it wrote nothing)";

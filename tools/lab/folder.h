@@ -57,8 +57,6 @@ private:
 
 Result<> make_folder(const std::filesystem::path &path);
 
-Result<std::string> read_text(const std::filesystem::path &path);
-
 /// Where the running program lies: our binaries are built, and installed, side by side.
 std::filesystem::path program_folder();
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/lab/lab.h"
 
+#include "agent/base/file.h"
 #include "tools/lab/agents.h"
 #include "tools/lab/cgroup.h"
 #include "tools/lab/fabric.h"
@@ -201,7 +202,7 @@ Result<Lab> Lab::open(const std::string &name)
     if (!keeper->lives())
         return fail("lab \"{0}\" is dead: remove what it left with thruway-lab down --name {0}", name);
 
-    auto text = read_text(folder.options());
+    auto text = read_file(folder.options());
     if (!text)
         return std::unexpected(text.error());
     auto options = parse_options(*text);

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "agent/base/error.h"
-#include "tools/lab/keeper.h"
 #include "agent/node/netlink.h"
+#include "tools/lab/keeper.h"
 
 #include <filesystem>
 #include <string>

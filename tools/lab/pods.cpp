@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/lab/pods.h"
 
+#include "agent/base/file.h"
 #include "tools/lab/cni.h"
 #include "tools/lab/manifest.h"
 #include "tools/lab/namespaces.h"
@@ -35,7 +36,7 @@ std::string record_text(const Pod &pod)
 
 Result<Pod> read_record(const std::filesystem::path &path)
 {
-    auto text = read_text(path);
+    auto text = read_file(path);
     if (!text)
         return std::unexpected(text.error());
     try {
