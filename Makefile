@@ -1,6 +1,6 @@
 # The front door. Every target does what it needs itself, packages included, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test lint format bench soak clean
+.PHONY: help deps build demo test lint format faults bench clean
 
 JOBS ?= $(shell nproc)
 # Output of a build is for when it fails.
@@ -24,6 +24,9 @@ demo: build ## Three nodes in network namespaces: real requests by every path
 
 test: build ## Unit, packet and lab tests, the unit tests also under asan and tsan
 	@.ci/test
+
+faults: build ## Plant each fault of tests/faults; the test that it names must fail
+	@tests/faults/run
 
 lint: deps ## clang-format and clang-tidy
 	@.ci/lint

@@ -86,7 +86,7 @@ TEST_CASE("1,000 changes of backends lose no connection and refuse none")
 TEST_CASE("agents that are killed in the middle of changes lose nothing, and end where a fresh one would")
 {
     const Lab lab = thruway_lab();
-    WebService web{.pods = {"pod-2-1", "pod-3-1"}};
+    const WebService web{.pods = {"pod-2-1", "pod-3-1"}};
     put(lab, web);
     std::vector<Hold> held = clients(lab, web, "30");
 

@@ -15,7 +15,7 @@ Row cidr_row(const NodeEntry &entry)
     Row row{{"cidr", entry.prefix.text()}};
     if (!entry.way)
         return row;
-    const Way &way = *entry.way;
+    const HopEntry &way = *entry.way;
     if (way.gateway)
         row["gateway"] = way.gateway->text();
     set_text(row, "interface", way.interface);

@@ -41,9 +41,9 @@ std::vector<BackendEntry> backends_of(const Arrays &arrays, uint32_t id)
     return backends;
 }
 
-Way read_way(const Arrays &arrays, uint32_t index)
+HopEntry read_way(const Arrays &arrays, uint32_t index)
 {
-    Way way;
+    HopEntry way;
     if (index >= arrays.nexthops.size())
         return way;
     const tw_nexthop row = arrays.nexthops[index];

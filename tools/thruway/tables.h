@@ -29,7 +29,7 @@ struct ServiceEntry {
 };
 
 /// A row of `nexthops`.
-struct Way {
+struct HopEntry {
     uint32_t ifindex = 0;
     std::string interface; ///< empty if the kernel has none of this number
     uint16_t mtu = 0;
@@ -41,13 +41,13 @@ struct Way {
 struct EndpointEntry {
     uint32_t id = 0;
     std::vector<Address> addresses;
-    Way way;
+    HopEntry way;
 };
 
 /// The way to the pods of a CIDR; none for those of this node.
 struct NodeEntry {
     Prefix prefix;
-    std::optional<Way> way;
+    std::optional<HopEntry> way;
 };
 
 /// Services that a frontend leads to, by id. One that nothing leads to is none that a packet could find.

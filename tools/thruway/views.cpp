@@ -16,7 +16,7 @@ using Fields = std::vector<std::string>;
 
 /// A view of what is counted from 0. `used(i)` says whether entry i holds something, `row(i)` decodes it.
 template<typename Used, typename Decode>
-MapView array_view(Fields fields, uint32_t size, Used used, Decode row)
+MapView array_view(Fields fields, uint32_t size, const Used &used, const Decode &row)
 {
     MapView view{.capacity = size, .fields = std::move(fields)};
     view.count = [size, used] {
@@ -36,7 +36,7 @@ MapView array_view(Fields fields, uint32_t size, Used used, Decode row)
 
 /// A view of a hash or trie, sorted by key.
 template<typename Key, typename Value, typename Decode>
-MapView hash_view(Fields fields, const Map &map, Decode row)
+MapView hash_view(Fields fields, const Map &map, const Decode &row)
 {
     MapView view{.capacity = map.capacity(), .fields = std::move(fields)};
     view.count = [&map] { return Result<uint64_t>(map.count()); };
