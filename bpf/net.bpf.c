@@ -1,68 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Both directions of an uplink. What is neither for a pod nor for a frontend is the host's and passes untouched. */
 
-#include "lib/open.h"
-
-/* The way back to whoever sent this packet: by the uplink it came in by, whatever other routes there are. */
-inline_always u32 net_back(struct __sk_buff *skb, const struct packet *p)
-{
-    u32 ifindex = skb->ifindex;
-    u32 back = route_kernel(skb, &p->tuple.source, &p->tuple.destination, ifindex, BPF_FIB_LOOKUP_OUTPUT);
-    u32 *uplink;
-
-    if (back)
-        return back;
-    uplink = bpf_map_lookup_elem(&ifindexes, &ifindex);
-    return uplink ? *uplink : NEXTHOP_STACK;
-}
-
-/* First packet of a flow from outside, or one whose ends have moved. */
-inline_always int from_net_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale,
-                                const bool v6)
-{
-    struct chosen chosen;
-    bool frontend;
-    int reason;
-
-    if (stale) {
-        reason = route(skb, &f->to.destination, &p->tuple.source, &f->next);
-        f->back = net_back(skb, p);
-        if (!reason)
-            flow_repoint(f->place, f->word, f->next, f->back, v6);
-        return reason;
-    }
-    frontend = service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen);
-    if (!frontend && !bpf_map_lookup_elem(&endpoints, &p->tuple.destination))
-        return OPEN_PASS;
-    if (bpf_map_lookup_elem(&endpoints, &p->tuple.source) || bpf_map_lookup_elem(&node_addresses, &p->tuple.source))
-        return TW_DROP_SPOOFED_SOURCE;
-    f->to = p->tuple;
-    f->flags = 0;
-    f->service = 0;
-    if (frontend) {
-        if (!packet_opens(p)) /* perhaps a connection of the node's own, or of a former proxy */
-            return OPEN_PASS;
-        reason = open_service(f, chosen.service);
-        if (reason)
-            return reason;
-    }
-    reason = route(skb, &f->to.destination, &p->tuple.source, &f->next);
-    if (!reason && frontend && f->next != NEXTHOP_STACK) /* the backend's reply must come back through this node */
-        reason = open_source(f, v6);
-    if (reason)
-        return reason;
-    f->back = net_back(skb, p);
-    return open_flow(p, f, v6);
-}
+#include "lib/uplink.h"
 
 __weak int from_net_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
 {
-    return p && f ? from_net_open(skb, p, f, stale, false) : TW_DROP_FLOW_BUSY;
+    return p && f ? net_open(skb, skb->ifindex, p, f, stale, false) : TW_DROP_FLOW_BUSY;
 }
 
 __weak int from_net_open6(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
 {
-    return p && f ? from_net_open(skb, p, f, stale, true) : TW_DROP_FLOW_BUSY;
+    return p && f ? net_open(skb, skb->ifindex, p, f, stale, true) : TW_DROP_FLOW_BUSY;
 }
 
 inline_always int from_net_family(struct __sk_buff *skb, const bool v6)

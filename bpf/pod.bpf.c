@@ -28,7 +28,7 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
     if (reason)
         return reason;
     if (stale) {
-        reason = route(skb, &f->to.destination, &p->tuple.source, &f->next);
+        reason = route(skb, skb->ifindex, &f->to.destination, &p->tuple.source, &f->next);
         if (!reason)
             flow_repoint(f->place, f->word, f->next, f->back, v6);
         return reason;
@@ -43,7 +43,7 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
         if (reason)
             return reason;
     }
-    reason = route(skb, &f->to.destination, &p->tuple.source, &f->next);
+    reason = route(skb, skb->ifindex, &f->to.destination, &p->tuple.source, &f->next);
     if (!reason && f->service && f->next == f->back) /* to itself: it must not take the reply for its own packet */
         reason = open_source(f, v6);
     return reason ? reason : open_flow(p, f, v6);

@@ -18,11 +18,12 @@ inline_always bool is_endpoint(u32 nexthop)
 }
 
 /* The next hop of whatever the kernel's routing says about `to`, seen from `from` on device `ifindex`; the host stack
- * if it is no uplink of ours. With BPF_FIB_LOOKUP_OUTPUT the way must lead out by that device. */
-static __noinline u32 route_kernel(struct __sk_buff *skb, const struct tw_address *to, const struct tw_address *from,
-                                   u32 ifindex, u32 flags)
+ * if it is no uplink of ours. With BPF_FIB_LOOKUP_OUTPUT the way must lead out by that device. The context may be that
+ * of tc or of XDP. */
+static __noinline u32 route_kernel(void *ctx, const struct tw_address *to, const struct tw_address *from, u32 ifindex,
+                                   u32 flags)
 {
-    bool v6 = skb->protocol == bpf_htons(ETH_P_IPV6);
+    bool v6 = !address_is4(to);
     struct bpf_fib_lookup fib = {.family = v6 ? AF_INET6 : AF_INET, .ifindex = ifindex};
     struct tw_gateway gateway = {};
     long result;
@@ -35,7 +36,7 @@ static __noinline u32 route_kernel(struct __sk_buff *skb, const struct tw_addres
         fib.ipv4_src = from->word[3];
         fib.ipv4_dst = to->word[3];
     }
-    result = bpf_fib_lookup(skb, &fib, sizeof(fib), flags);
+    result = bpf_fib_lookup(ctx, &fib, sizeof(fib), flags);
     if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
         return NEXTHOP_STACK;
     /* The kernel leaves the neighbour to ask for in the place of the destination. */
@@ -50,8 +51,8 @@ static __noinline u32 route_kernel(struct __sk_buff *skb, const struct tw_addres
     return index ? *index : NEXTHOP_STACK;
 }
 
-/* The next hop towards an address, from a pod or after DNAT. */
-inline_always enum tw_drop route(struct __sk_buff *skb, const struct tw_address *to, const struct tw_address *from,
+/* The next hop towards an address, for a packet that came in by device `ifindex`, or after DNAT. */
+inline_always enum tw_drop route(void *ctx, u32 ifindex, const struct tw_address *to, const struct tw_address *from,
                                  u32 *next)
 {
     struct tw_cidr cidr = {.bits = 128, .word = {to->word[0], to->word[1], to->word[2], to->word[3]}};
@@ -69,7 +70,7 @@ inline_always enum tw_drop route(struct __sk_buff *skb, const struct tw_address 
         *next = *index;
         return *next == NEXTHOP_STACK ? TW_DROP_NO_ENDPOINT : TW_PASS;
     }
-    *next = route_kernel(skb, to, from, skb->ifindex, 0);
+    *next = route_kernel(ctx, to, from, ifindex, 0);
     return TW_PASS;
 }
 

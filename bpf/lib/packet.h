@@ -75,6 +75,11 @@ inline_always struct tw_address address_from4(u32 address)
     return (struct tw_address){{0, 0, bpf_htonl(0xffff), address}};
 }
 
+inline_always bool address_is4(const struct tw_address *a)
+{
+    return a->word[2] == bpf_htonl(0xffff) && !a->word[0] && !a->word[1];
+}
+
 /* One of the two 8-byte halves of an address. */
 inline_always u64 address_half(const struct tw_address *a, int which)
 {

@@ -20,9 +20,7 @@ inline_always bool service_find(const struct tw_address *address, u16 port, u8 p
 
     chosen->external = false;
     if (!id && bpf_map_lookup_elem(&node_addresses, address)) {
-        bool v4 = address->word[2] == bpf_htonl(0xffff) && !address->word[0] && !address->word[1];
-
-        key.address = v4 ? address_from4(0) : (struct tw_address){};
+        key.address = address_is4(address) ? address_from4(0) : (struct tw_address){};
         id = bpf_map_lookup_elem(&frontends, &key);
         chosen->external = true;
     }
