@@ -330,6 +330,7 @@ TEST_CASE("wrong usage and impossible wishes get one clear line")
     check("up --nodes 0", 2, "--nodes");
     check("up --name ../x --dataplane none", 1, "no name for a lab");
     check("up --bin-dir /nowhere --dataplane none", 1, "--bin-dir");
+    check("up --no-agents --pods 1", 1, "pods need agents");
     check("down --name no-such-lab", 1, "no lab");
     check("exec --name no-such-lab node1 -- true", 1, "no lab");
     check("ask tcp 10.0.0.1", 2, "ADDRESS:PORT");

@@ -84,6 +84,9 @@ void add_up(CLI::App &app, int &code)
             "thruway, or none: kernel routes and no agents")
         ->check(CLI::IsMember({"thruway", "none"}))
         ->default_str("thruway");
+    command->add_flag_callback(
+        "--no-agents", [options] { options->agents = false; }, "start no agents: thruway-lab agent start does");
+    command->add_option("--source", options->source, "what the agents follow [the lab's manifests]");
     command->add_option("--bin-dir", options->bin_dir, "where our programs are")->capture_default_str();
     command->add_option("agent_args", options->agent_args, "behind --: further arguments for the agents");
     command->callback([options, &code] {

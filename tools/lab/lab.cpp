@@ -29,6 +29,8 @@ std::string options_text(const Options &options)
         {"mtu", options.mtu},
         {"fabric", options.fabric},
         {"dataplane", options.dataplane},
+        {"agents", options.agents},
+        {"source", options.source},
         {"bin_dir", options.bin_dir.native()},
         {"agent_args", options.agent_args},
     }
@@ -46,6 +48,8 @@ Result<Options> parse_options(const std::string &text)
             .mtu = read.at("mtu"),
             .fabric = read.at("fabric"),
             .dataplane = read.at("dataplane"),
+            .agents = read.at("agents"),
+            .source = read.at("source"),
             .bin_dir = read.at("bin_dir").get<std::string>(),
             .agent_args = read.at("agent_args"),
         };
@@ -77,6 +81,8 @@ Result<> check(const Options &options)
         if (::access(path.c_str(), X_OK) != 0)
             return fail_errno("cannot run {} (build it, or name its folder with --bin-dir)", path.native());
     }
+    if (!options.agents && options.pods > 0)
+        return fail("pods need agents: with --no-agents, say --pods 0 and add pods later");
     return check_name(options.name);
 }
 
@@ -167,7 +173,7 @@ Result<> Lab::build(const Interrupted &interrupted) const
         if (auto built = build_node(*this, node); !built)
             return built;
     }
-    if (options_.dataplane == Dataplane::thruway) {
+    if (options_.dataplane == Dataplane::thruway && options_.agents) {
         for (const Node &node : topology_.nodes) {
             if (auto started = start_agent(*this, node.name); !started)
                 return started;

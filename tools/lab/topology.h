@@ -25,6 +25,8 @@ struct Options {
     unsigned mtu = 1500;
     FabricKind fabric = FabricKind::switched;
     Dataplane dataplane = Dataplane::thruway;
+    bool agents = true;                  ///< `up` starts them; without, there are no pods at first, either
+    std::string source;                  ///< what agents follow; empty: the lab's manifests
     std::filesystem::path bin_dir;       ///< where our binaries are
     std::vector<std::string> agent_args; ///< given to every agent, behind the lab's own
 };
