@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Both directions of an uplink. What is neither for a pod nor for a frontend is the host's and passes untouched. */
 
+#include "lib/icmp.h"
 #include "lib/uplink.h"
 
 __weak int from_net_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
@@ -11,6 +12,35 @@ __weak int from_net_open4(struct __sk_buff *skb, const struct packet *p, struct 
 __weak int from_net_open6(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
 {
     return p && f ? net_open(skb, skb->ifindex, p, f, stale, true) : TW_DROP_FLOW_BUSY;
+}
+
+/* An ICMP error from outside: about a packet of a flow, or the host's own business. */
+inline_always int from_net_error(struct __sk_buff *skb, const struct packet *p, const bool v6)
+{
+    struct error_room *room = error_room_get();
+    int reason;
+
+    if (!room)
+        return VERDICT_DROP;
+    reason = error_find(skb, p, room, v6);
+    if (reason == TW_DROP_UNSOLICITED_ERROR && !bpf_map_lookup_elem(&endpoints, &p->tuple.destination))
+        return VERDICT_NEXT;
+    if (!reason && room->flow.back < config.endpoints_max) /* nobody outside has seen such a packet */
+        reason = TW_DROP_UNSOLICITED_ERROR;
+    if (!reason &&
+        (bpf_map_lookup_elem(&endpoints, &p->tuple.source) || bpf_map_lookup_elem(&node_addresses, &p->tuple.source)))
+        reason = TW_DROP_SPOOFED_SOURCE;
+    return reason ? drop(reason, TW_HOOK_FROM_NET, skb->len) : error_forward(skb, p, room, TW_HOOK_FROM_NET, v6);
+}
+
+__weak int from_net_error4(struct __sk_buff *skb, const struct packet *p)
+{
+    return p ? from_net_error(skb, p, false) : VERDICT_DROP;
+}
+
+__weak int from_net_error6(struct __sk_buff *skb, const struct packet *p)
+{
+    return p ? from_net_error(skb, p, true) : VERDICT_DROP;
 }
 
 inline_always int from_net_family(struct __sk_buff *skb, const bool v6)
@@ -24,8 +54,12 @@ inline_always int from_net_family(struct __sk_buff *skb, const bool v6)
     reason = packet_load(skb, &p, v6);
     if (reason)
         return reason == TW_DROP_UNKNOWN_PROTOCOL ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_NET, length);
-    if (unlikely(p.kind != KIND_FLOW))
-        return VERDICT_NEXT;
+    if (unlikely(p.kind != KIND_FLOW)) {
+        if (p.kind == KIND_ICMP_ERROR)
+            return v6 ? from_net_error6(skb, &p) : from_net_error4(skb, &p);
+        if (p.kind > KIND_FIRST_FRAGMENT)
+            return VERDICT_NEXT;
+    }
     reason = find_or_open(skb, &p, &f, &row, v6 ? from_net_open6 : from_net_open4, v6);
     if (unlikely(reason))
         return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_NET, length);
@@ -49,6 +83,8 @@ static __noinline int from_net6(struct __sk_buff *skb)
 SEC("tc")
 int from_net(struct __sk_buff *skb)
 {
+    if (unlikely(skb->vlan_present)) /* a device of its own, above this one, is to have it */
+        return VERDICT_NEXT;
     switch (skb->protocol) {
     case bpf_htons(ETH_P_IP):
         return from_net4(skb);
@@ -68,7 +104,11 @@ inline_always int to_net_family(struct __sk_buff *skb, const bool v6)
     u32 length = skb->len;
     int reason;
 
-    if (packet_load(skb, &p, v6) || p.kind != KIND_FLOW)
+    if (packet_load(skb, &p, v6))
+        return VERDICT_NEXT;
+    if (unlikely(p.kind == KIND_ICMP_ERROR))
+        return v6 ? host_error6(skb, &p, TW_HOOK_TO_NET) : host_error4(skb, &p, TW_HOOK_TO_NET);
+    if (p.kind > KIND_FIRST_FRAGMENT)
         return VERDICT_NEXT;
     if (flow_find(&p.tuple, &f, &row, f.now, v6) == FLOW_MISSING || f.back != NEXTHOP_STACK || !row)
         return VERDICT_NEXT;
@@ -90,7 +130,7 @@ static __noinline int to_net6(struct __sk_buff *skb)
 SEC("tc")
 int to_net(struct __sk_buff *skb)
 {
-    if (skb->mark & TW_MARK_HANDLED)
+    if (skb->mark & TW_MARK_HANDLED || skb->vlan_present)
         return VERDICT_NEXT;
     switch (skb->protocol) {
     case bpf_htons(ETH_P_IP):

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Both directions of a pod's host-side interface. */
 
+#include "lib/icmp.h"
 #include "lib/open.h"
 
 /* The pod that owns this source address and sent by this interface. */
@@ -59,6 +60,33 @@ __weak int from_pod_open6(struct __sk_buff *skb, const struct packet *p, struct 
     return p && f ? from_pod_open(skb, p, f, stale, true) : TW_DROP_FLOW_BUSY;
 }
 
+/* An ICMP error from a pod, about a packet that the pod was sent. */
+inline_always int from_pod_error(struct __sk_buff *skb, const struct packet *p, const bool v6)
+{
+    struct error_room *room = error_room_get();
+    u32 endpoint;
+    int reason;
+
+    if (!room)
+        return VERDICT_DROP;
+    reason = pod_source(skb, p, &endpoint);
+    if (!reason)
+        reason = error_find(skb, p, room, v6);
+    if (!reason && room->flow.back != endpoint)
+        reason = TW_DROP_UNSOLICITED_ERROR;
+    return reason ? drop(reason, TW_HOOK_FROM_POD, skb->len) : error_forward(skb, p, room, TW_HOOK_FROM_POD, v6);
+}
+
+__weak int from_pod_error4(struct __sk_buff *skb, const struct packet *p)
+{
+    return p ? from_pod_error(skb, p, false) : VERDICT_DROP;
+}
+
+__weak int from_pod_error6(struct __sk_buff *skb, const struct packet *p)
+{
+    return p ? from_pod_error(skb, p, true) : VERDICT_DROP;
+}
+
 inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
 {
     struct flow f = {.now = flow_now()};
@@ -72,10 +100,12 @@ inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
     if (reason)
         return drop(reason, TW_HOOK_FROM_POD, length);
     if (unlikely(p.kind != KIND_FLOW)) {
+        if (p.kind == KIND_ICMP_ERROR)
+            return v6 ? from_pod_error6(skb, &p) : from_pod_error4(skb, &p);
         if (p.kind == KIND_ICMP_OTHER) /* neighbour discovery */
             return VERDICT_NEXT;
-        reason = pod_source(skb, &p, &f.back);
-        return reason ? drop(reason, TW_HOOK_FROM_POD, length) : VERDICT_NEXT;
+        if (p.kind == KIND_FRAGMENT)
+            return drop(TW_DROP_FRAGMENT, TW_HOOK_FROM_POD, length);
     }
     reason = find_or_open(skb, &p, &f, &row, v6 ? from_pod_open6 : from_pod_open4, v6);
     if (unlikely(reason))
@@ -101,6 +131,8 @@ static __noinline int from_pod6(struct __sk_buff *skb)
 SEC("tc")
 int from_pod(struct __sk_buff *skb)
 {
+    if (unlikely(skb->vlan_present))
+        return drop(TW_DROP_VLAN, TW_HOOK_FROM_POD, skb->len);
     switch (skb->protocol) {
     case bpf_htons(ETH_P_IP):
         return from_pod4(skb);
@@ -157,7 +189,9 @@ inline_always int to_pod_family(struct __sk_buff *skb, const bool v6)
     reason = packet_load(skb, &p, v6);
     if (reason)
         return drop(reason, TW_HOOK_TO_POD, length);
-    if (p.kind != KIND_FLOW)
+    if (unlikely(p.kind == KIND_ICMP_ERROR))
+        return v6 ? host_error6(skb, &p, TW_HOOK_TO_POD) : host_error4(skb, &p, TW_HOOK_TO_POD);
+    if (p.kind > KIND_FIRST_FRAGMENT)
         return VERDICT_NEXT;
     reason = find_or_open(skb, &p, &f, &row, v6 ? to_pod_open6 : to_pod_open4, v6);
     if (reason)

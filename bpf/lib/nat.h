@@ -91,38 +91,52 @@ inline_always long nat_checksum(struct __sk_buff *skb, const struct packet *p, c
     return error;
 }
 
-/* Writes the tuple's addresses and ports. The caller has made sure that the headers are in reach of `end`. */
-inline_always bool nat_write(void *data, void *end, const struct packet *p, const struct tuple *to, const bool v6)
+/* Writes the tuple's addresses into the IP header at `header`. */
+inline_always bool nat_write_addresses(void *header, void *end, const struct tuple *from, const struct tuple *to,
+                                       const bool v6)
 {
-    struct port_header *ports = packet_transport(data, p);
-
-    if (p->tuple.protocol == IPPROTO_ICMP || p->tuple.protocol == IPPROTO_ICMPV6) {
-        struct icmp_header *icmp = packet_transport(data, p);
-
-        if ((void *)(icmp + 1) > end)
-            return false;
-        icmp->identifier = to->source_port | to->destination_port;
-    } else {
-        if ((void *)(ports + 1) > end)
-            return false;
-        ports->source = to->source_port;
-        ports->destination = to->destination_port;
-    }
     if (v6) {
-        struct ipv6hdr *ip = data + ETH_HLEN;
+        struct ipv6hdr *ip = header;
 
         if ((void *)(ip + 1) > end)
             return false;
         __builtin_memcpy(&ip->saddr, &to->source, sizeof(ip->saddr));
         __builtin_memcpy(&ip->daddr, &to->destination, sizeof(ip->daddr));
     } else {
-        struct iphdr *ip = data + ETH_HLEN;
+        struct iphdr *ip = header;
 
         if ((void *)(ip + 1) > end)
             return false;
-        ip->check = checksum_after(ip->check, sum_addresses(&p->tuple, to, false));
+        ip->check = checksum_after(ip->check, sum_addresses(from, to, false));
         ip->saddr = to->source.word[3];
         ip->daddr = to->destination.word[3];
     }
     return true;
+}
+
+/* Writes the tuple's ports, or ICMP identifier, into the transport header at `header`. */
+inline_always bool nat_write_ports(void *header, void *end, const struct tuple *to)
+{
+    if (to->protocol == IPPROTO_ICMP || to->protocol == IPPROTO_ICMPV6) {
+        struct icmp_header *icmp = header;
+
+        if ((void *)(icmp + 1) > end)
+            return false;
+        icmp->identifier = to->source_port | to->destination_port;
+    } else {
+        struct port_header *ports = header;
+
+        if ((void *)(ports + 1) > end)
+            return false;
+        ports->source = to->source_port;
+        ports->destination = to->destination_port;
+    }
+    return true;
+}
+
+/* Writes all of the tuple. The caller has made sure that the headers are in reach of `end`. */
+inline_always bool nat_write(void *data, void *end, const struct packet *p, const struct tuple *to, const bool v6)
+{
+    return nat_write_ports(packet_transport(data, p), end, to) &&
+           nat_write_addresses(data + ETH_HLEN, end, &p->tuple, to, v6);
 }

@@ -18,10 +18,11 @@ struct tuple {
 };
 
 enum packet_kind {
-    KIND_FLOW,       /* belongs to a flow by its own headers */
-    KIND_FRAGMENT,   /* no transport header: not the first fragment */
-    KIND_ICMP_ERROR, /* belongs to the flow of the packet that it quotes */
-    KIND_ICMP_OTHER, /* neighbour discovery, multicast listeners, ... */
+    KIND_FLOW,           /* whole, and belongs to a flow by its own headers */
+    KIND_FIRST_FRAGMENT, /* belongs to a flow by its own headers, and so do the fragments that follow it */
+    KIND_FRAGMENT,       /* a later one: no transport header */
+    KIND_ICMP_ERROR,     /* belongs to the flow of the packet that it quotes */
+    KIND_ICMP_OTHER,     /* neighbour discovery, multicast listeners, ... */
 };
 
 enum { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
@@ -33,15 +34,21 @@ struct packet {
     u8 hops;       /* TTL or hop limit */
     u8 tcp_flags;
     u8 icmp_type;
+    u16 fragment_at;     /* of fragments: where what was cut into fragments begins, from the start of the frame */
+    u16 fragment_offset; /* and from which byte of the whole on this one has it */
+    u32 identification;
 };
 
 enum {
+    IPV4_DONT_FRAGMENT = 0x4000,
+    IPV4_MORE_FRAGMENTS = 0x2000,
     IPV4_FRAGMENT_OFFSET = 0x1fff,
+    IPV6_MORE_FRAGMENTS = 0x0001,
+    IPV6_FRAGMENT_OFFSET = 0xfff8,
     IPV6_EXTENSIONS_MAX = 6,
     ICMP4_ECHO_REPLY = 0,
     ICMP4_UNREACHABLE = 3,
     ICMP4_SOURCE_QUENCH = 4,
-    ICMP4_REDIRECT = 5,
     ICMP4_ECHO = 8,
     ICMP4_TIME_EXCEEDED = 11,
     ICMP4_PARAMETER_PROBLEM = 12,
@@ -100,16 +107,19 @@ inline_always void tuple_reverse(const struct tuple *t, struct tuple *reversed)
     reversed->protocol = t->protocol;
 }
 
-/* Where the transport header begins. The parser keeps the offset below TRANSPORT_MAX; the mask tells the verifier,
- * which forgets bounds of what lay in memory. */
-enum { TRANSPORT_MAX = 0x7ff };
+/* Headers lie within so much of a frame: who computes an offset keeps it there. */
+enum { HEADERS_MAX = 0x7ff };
+
+/* What lies at this offset of the frame. The mask tells the verifier what it forgets of numbers that lay in memory. */
+inline_always void *packet_at(void *data, u64 offset)
+{
+    asm volatile("%0 &= 0x7ff" : "+r"(offset));
+    return data + offset;
+}
 
 inline_always void *packet_transport(void *data, const struct packet *p)
 {
-    u64 offset = p->transport;
-
-    asm volatile("%0 &= 0x7ff" : "+r"(offset));
-    return data + offset;
+    return packet_at(data, p->transport);
 }
 
 /* True for a packet that may open a flow: all but TCP without a bare SYN. */
@@ -122,8 +132,8 @@ inline_always bool icmp_is_error(u8 type, const bool v6)
 {
     if (v6)
         return type < ICMP6_ERRORS_END;
-    return type == ICMP4_UNREACHABLE || type == ICMP4_SOURCE_QUENCH || type == ICMP4_REDIRECT ||
-           type == ICMP4_TIME_EXCEEDED || type == ICMP4_PARAMETER_PROBLEM;
+    return type == ICMP4_UNREACHABLE || type == ICMP4_SOURCE_QUENCH || type == ICMP4_TIME_EXCEEDED ||
+           type == ICMP4_PARAMETER_PROBLEM;
 }
 
 /* Reads ports, TCP flags and the like; `room` is how many bytes of transport the IP header promises. */
@@ -170,12 +180,26 @@ inline_always enum tw_drop parse_transport(void *data, void *end, struct packet 
     return TW_PASS;
 }
 
-/* Walks IPv6 extension headers to the transport header (RFC 8200 section 4). `room` shrinks as it goes. */
+/* Notes what a fragment header says of its packet. One that is all of a packet (RFC 6946) is none. */
+inline_always void parse_fragment(struct packet *p, u32 identification, u32 offset, bool more)
+{
+    if (!offset && !more)
+        return;
+    p->kind = offset ? KIND_FRAGMENT : KIND_FIRST_FRAGMENT;
+    p->identification = identification;
+    p->fragment_offset = offset;
+    p->fragment_at = p->transport;
+}
+
+/* Walks IPv6 extension headers to the transport header (RFC 8200 section 4). `room` shrinks as it goes. A packet that
+ * is yet to be routed from station to station (segments left, RFC 8200 section 4.4) has a checksum over an address that
+ * we do not see: it counts as a protocol that is not spoken here, and so does what is under an authentication header
+ * (RFC 4302), which no address under it may change. */
 inline_always enum tw_drop parse_extensions(void *data, void *end, struct packet *p, u32 *room)
 {
     for (int i = 0; i < IPV6_EXTENSIONS_MAX; i++) {
         struct ipv6_extension *extension = packet_transport(data, p);
-        u32 length;
+        u32 length, offset;
 
         switch (p->tuple.protocol) {
         case IPPROTO_HOPOPTS:
@@ -188,13 +212,17 @@ inline_always enum tw_drop parse_extensions(void *data, void *end, struct packet
         }
         if ((void *)(extension + 1) > end)
             return TW_DROP_MALFORMED;
+        if (p->tuple.protocol == IPPROTO_ROUTING && ((u8 *)extension)[3])
+            return TW_DROP_UNKNOWN_PROTOCOL;
         length = p->tuple.protocol == IPPROTO_FRAGMENT ? 8 : (extension->length + 1) * 8;
-        if (length > *room || p->transport + length > TRANSPORT_MAX)
+        if (length > *room || p->transport + length > HEADERS_MAX)
             return TW_DROP_MALFORMED;
         *room -= length;
         p->transport += length;
-        if (p->tuple.protocol == IPPROTO_FRAGMENT && (extension->fragment_offset & bpf_htons(0xfff8)))
-            p->kind = KIND_FRAGMENT;
+        if (p->tuple.protocol == IPPROTO_FRAGMENT) {
+            offset = bpf_ntohs(extension->fragment_offset);
+            parse_fragment(p, extension->identification, offset & IPV6_FRAGMENT_OFFSET, offset & IPV6_MORE_FRAGMENTS);
+        }
         p->tuple.protocol = extension->next;
         if (p->kind == KIND_FRAGMENT)
             return TW_PASS;
@@ -205,7 +233,7 @@ inline_always enum tw_drop parse_extensions(void *data, void *end, struct packet
 inline_always enum tw_drop parse4(void *data, void *end, u32 length, struct packet *p)
 {
     struct iphdr *ip = data + ETH_HLEN;
-    u32 header, total;
+    u32 header, total, fragment;
 
     if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
         return TW_DROP_MALFORMED;
@@ -220,9 +248,11 @@ inline_always enum tw_drop parse4(void *data, void *end, u32 length, struct pack
     p->tuple.protocol = ip->protocol;
     p->hops = ip->ttl;
     p->transport = ETH_HLEN + header;
-    if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET)) {
-        p->kind = KIND_FRAGMENT;
-        return TW_PASS;
+    fragment = bpf_ntohs(ip->frag_off);
+    if (unlikely(fragment & (IPV4_FRAGMENT_OFFSET | IPV4_MORE_FRAGMENTS))) {
+        parse_fragment(p, ip->id, (fragment & IPV4_FRAGMENT_OFFSET) * 8, fragment & IPV4_MORE_FRAGMENTS);
+        if (p->kind == KIND_FRAGMENT)
+            return TW_PASS;
     }
     return parse_transport(data, end, p, total - header, false);
 }

@@ -10,7 +10,7 @@
     X(BAD_SOURCE, "bad_source", "a pod sent from an address that is not its own")                                      \
     X(SPOOFED_SOURCE, "spoofed_source", "a packet from outside claims an address of this node")                        \
     X(UNKNOWN_PROTOCOL, "unknown_protocol", "neither TCP, UDP, SCTP, ICMP nor ICMPv6")                                 \
-    X(FRAGMENT, "fragment", "a fragment whose flow is not known")                                                      \
+    X(FRAGMENT, "fragment", "a fragment whose first one was not seen")                                                 \
     X(NO_BACKEND, "no_backend", "the service has no backend to send to")                                               \
     X(NO_ENDPOINT, "no_endpoint", "the address is of this node's pod range, but no pod has it")                        \
     X(FLOWS_FULL, "flows_full", "every flow row that could hold the new flow is in live use")                          \
@@ -18,7 +18,11 @@
     X(PORTS_EXHAUSTED, "ports_exhausted", "no free source port was found for SNAT")                                    \
     X(NO_SOURCE, "no_source", "the way out has no address of the packet's family to SNAT to")                          \
     X(HOPS, "hops_exceeded", "its hop count (TTL) ran out on this node")                                               \
-    X(REWRITE_FAILED, "rewrite_failed", "the kernel refused to change the packet")
+    X(REWRITE_FAILED, "rewrite_failed", "the kernel refused to change the packet")                                     \
+    X(UNSOLICITED_ERROR, "unsolicited_error", "an ICMP error about a packet that no flow has sent")                    \
+    X(TOO_BIG, "too_big", "larger than the MTU of its next hop, and not to be fragmented")                             \
+    X(BAD_FRAGMENT, "bad_fragment", "a fragment that would overwrite the headers in the first one")                    \
+    X(VLAN, "vlan", "a pod sent a frame with a VLAN tag")
 
 enum tw_drop {
     TW_PASS = 0,

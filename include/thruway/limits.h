@@ -5,7 +5,7 @@
 
 /* Version of everything that lies pinned: map layouts, the meaning of their fields, the hash that places flow rows.
  * Any change to one of these must change this number. */
-#define TW_LAYOUT_VERSION 1
+#define TW_LAYOUT_VERSION 2
 
 /* The one packet mark bit that is ours: "the datapath has dealt with this packet". kube-proxy owns bits 14 and 15. */
 #define TW_MARK_HANDLED (1U << 12)

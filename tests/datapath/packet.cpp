@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/datapath/packet.h"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <ostream>
@@ -65,9 +66,23 @@ size_t checksum_at(const Packet &packet)
         return 16;
     case IPPROTO_UDP:
         return 6;
+    case IPPROTO_SCTP:
+        return 8;
     default:
         return 2;
     }
+}
+
+/// CRC32c (RFC 9260 appendix A), bit by bit.
+uint32_t crc32c(const Bytes &bytes)
+{
+    uint32_t crc = 0xffffffff;
+    for (const uint8_t byte : bytes) {
+        crc ^= byte;
+        for (int i = 0; i < 8; i++)
+            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+    }
+    return ~crc;
 }
 
 Bytes transport(const Packet &packet)
@@ -90,12 +105,17 @@ Bytes transport(const Packet &packet)
         put16(bytes, static_cast<uint16_t>(8 + packet.payload.size()));
         put16(bytes, 0);
         break;
+    case IPPROTO_SCTP:
+        put16(bytes, packet.source_port);
+        put16(bytes, packet.destination_port);
+        put(bytes, "\x11\x22\x33\x44\0\0\0\0", 8); // verification tag, checksum
+        break;
     default:
         bytes.push_back(packet.icmp_type);
-        bytes.push_back(0);
+        bytes.push_back(packet.icmp_code);
         put16(bytes, 0);
         put16(bytes, packet.source_port);
-        put16(bytes, 1); // sequence
+        put16(bytes, packet.icmp_sequence);
         break;
     }
     put(bytes, packet.payload.data(), packet.payload.size());
@@ -104,6 +124,12 @@ Bytes transport(const Packet &packet)
 
 void fill_checksum(const Packet &packet, Bytes &bytes)
 {
+    if (packet.protocol == IPPROTO_SCTP) {
+        const uint32_t crc = crc32c(bytes);
+        for (size_t i = 0; i < 4; i++)
+            bytes[checksum_at(packet) + i] = static_cast<uint8_t>(crc >> 8 * i);
+        return;
+    }
     Bytes covered;
     if (packet.protocol != IPPROTO_ICMP) {
         put(covered, packet.source.bytes(), packet.source.size());
@@ -119,33 +145,53 @@ void fill_checksum(const Packet &packet, Bytes &bytes)
     bytes[checksum_at(packet) + 1] = static_cast<uint8_t>(sum);
 }
 
-void put_ip4(const Packet &packet, size_t length, Bytes &frame)
+/// `more`: fragments of the same packet follow.
+void put_ip4(const Packet &packet, size_t length, bool more, Bytes &frame)
 {
+    const size_t size = 20 + packet.options.size();
     Bytes header;
-    header.push_back(0x45);
-    header.push_back(0);
-    put16(header, static_cast<uint16_t>(20 + length));
-    put16(header, 0x1234);
-    put16(header, 0x4000);
+    header.push_back(static_cast<uint8_t>(0x40 | size / 4));
+    header.push_back(packet.service);
+    put16(header, static_cast<uint16_t>(size + length));
+    put16(header, static_cast<uint16_t>(packet.identification));
+    put16(header, static_cast<uint16_t>((packet.dont_fragment ? 0x4000 : 0) | (more ? 0x2000 : 0) |
+                                        (packet.slice ? packet.slice->offset / 8 : 0)));
     header.push_back(packet.hops);
     header.push_back(packet.protocol);
     put16(header, 0);
     put(header, packet.source.bytes(), 4);
     put(header, packet.destination.bytes(), 4);
+    put(header, packet.options.data(), packet.options.size());
     const uint16_t sum = checksum(header);
     header[10] = static_cast<uint8_t>(sum >> 8);
     header[11] = static_cast<uint8_t>(sum);
     put(frame, header.data(), header.size());
 }
 
-void put_ip6(const Packet &packet, size_t length, Bytes &frame)
+void put_ip6(const Packet &packet, size_t length, bool more, Bytes &frame)
 {
-    put(frame, "\x60\x01\x23\x45", 4);
+    std::vector<std::pair<uint8_t, Bytes>> extensions = packet.extensions;
+    if (packet.slice) {
+        Bytes fragment(2);
+        put16(fragment, static_cast<uint16_t>(packet.slice->offset | (more ? 1 : 0)));
+        put16(fragment, static_cast<uint16_t>(packet.identification >> 16));
+        put16(fragment, static_cast<uint16_t>(packet.identification));
+        extensions.emplace_back(uint8_t{IPPROTO_FRAGMENT}, fragment);
+    }
+    extensions.emplace_back(packet.protocol, Bytes());
+    for (size_t i = 0; i + 1 < extensions.size(); i++) {
+        extensions[i].second.at(0) = extensions[i + 1].first;
+        length += extensions[i].second.size();
+    }
+
+    put(frame, packet.flow_label.data(), 4);
     put16(frame, static_cast<uint16_t>(length));
-    frame.push_back(packet.protocol);
+    frame.push_back(extensions.front().first);
     frame.push_back(packet.hops);
     put(frame, packet.source.bytes(), 16);
     put(frame, packet.destination.bytes(), 16);
+    for (const auto &[kind, bytes] : extensions)
+        put(frame, bytes.data(), bytes.size());
 }
 
 } // namespace
@@ -188,6 +234,23 @@ Packet Packet::with_flags(uint8_t tcp_flags) const
     return packet;
 }
 
+Packet Packet::with_payload(size_t size) const
+{
+    Packet packet = *this;
+    packet.payload.clear();
+    for (size_t i = 0; i < size; i++)
+        packet.payload += static_cast<char>(i * 7 + i / 256);
+    return packet;
+}
+
+Packet Packet::fragment(size_t offset, size_t size) const
+{
+    Packet packet = *this;
+    packet.slice = Slice{offset, size};
+    packet.dont_fragment = false;
+    return packet;
+}
+
 Packet Packet::reversed() const
 {
     Packet packet = *this;
@@ -206,10 +269,15 @@ Bytes Packet::build() const
     Bytes body = transport(*this);
     if (protocol != IPPROTO_UDP || udp_checksum)
         fill_checksum(*this, body);
+    const bool more = slice && slice->offset + slice->size < body.size();
+    if (slice) {
+        const auto begin = body.begin() + static_cast<ptrdiff_t>(slice->offset);
+        body = Bytes(begin, more ? begin + static_cast<ptrdiff_t>(slice->size) : body.end());
+    }
     if (is_v6(*this))
-        put_ip6(*this, body.size(), frame);
+        put_ip6(*this, body.size(), more, frame);
     else
-        put_ip4(*this, body.size(), frame);
+        put_ip4(*this, body.size(), more, frame);
     put(frame, body.data(), body.size());
     return frame;
 }
@@ -240,6 +308,35 @@ Packet pong(const Packet &ping)
     Packet packet = ping;
     std::swap(packet.source, packet.destination);
     packet.icmp_type = is_v6(ping) ? 129 : 0;
+    return packet;
+}
+
+Packet sctp(const std::string &source, const std::string &destination)
+{
+    return make(source, destination, IPPROTO_SCTP);
+}
+
+Packet error(Fault fault, const Address &source, const Packet &about, size_t size, uint16_t mtu)
+{
+    struct Number {
+        uint8_t type;
+        uint8_t code;
+    };
+    // RFC 792, RFC 1191; RFC 4443.
+    static constexpr Number numbers[][2] = {{{3, 3}, {1, 4}}, {{3, 4}, {2, 0}}, {{11, 0}, {3, 0}}, {{12, 0}, {4, 0}}};
+    const bool v6 = is_v6(about);
+    const Number number = numbers[static_cast<size_t>(fault)][v6];
+    const Bytes quoted = about.build();
+
+    Packet packet;
+    packet.source = source;
+    packet.destination = about.source;
+    packet.protocol = v6 ? uint8_t{IPPROTO_ICMPV6} : uint8_t{IPPROTO_ICMP};
+    packet.icmp_type = number.type;
+    packet.icmp_code = number.code;
+    packet.icmp_sequence = mtu;
+    packet.payload.assign(quoted.begin() + 14,
+                          quoted.begin() + static_cast<ptrdiff_t>(std::min(quoted.size(), 14 + size)));
     return packet;
 }
 

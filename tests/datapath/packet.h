@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <iosfwd>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,12 @@ using Bytes = std::vector<uint8_t>;
 using MacBytes = std::array<uint8_t, 6>;
 
 enum TcpFlag : uint8_t { fin = 0x01, syn = 0x02, rst = 0x04, psh = 0x08, ack = 0x10 };
+
+/// Bytes [offset, offset + size) of a packet's transport header and payload.
+struct Slice {
+    size_t offset;
+    size_t size;
+};
 
 /// A packet as its fields. build() makes the frame with all lengths and checksums right, so a test states what comes
 /// out by changing fields of what went in, and compares every byte.
@@ -28,8 +35,17 @@ struct Packet {
     uint8_t protocol = 0;
     uint8_t flags = 0; ///< of TCP
     uint8_t icmp_type = 0;
+    uint8_t icmp_code = 0;
+    uint16_t icmp_sequence = 1; ///< of an error: the MTU
     uint8_t hops = 64;
+    uint8_t service = 0;                                       ///< type of service, of IPv4
+    uint32_t identification = 0x1234;                          ///< in 16 bits, if IPv4
+    std::array<uint8_t, 4> flow_label{0x60, 0x01, 0x23, 0x45}; ///< with version and class, of IPv6
+    bool dont_fragment = true;
     bool udp_checksum = true;
+    Bytes options;                                     ///< of IPv4, a multiple of 4 bytes
+    std::vector<std::pair<uint8_t, Bytes>> extensions; ///< of IPv6: kind and bytes, the first of which build() sets
+    std::optional<Slice> slice;                        ///< a fragment: this part of the whole
     std::string payload = "thruway";
 
     [[nodiscard]] Packet with_source(const Address &address, uint16_t port) const;
@@ -37,6 +53,8 @@ struct Packet {
     [[nodiscard]] Packet with_hops(uint8_t count) const;
     [[nodiscard]] Packet with_macs(const MacBytes &sender, const MacBytes &receiver) const;
     [[nodiscard]] Packet with_flags(uint8_t tcp_flags) const;
+    [[nodiscard]] Packet with_payload(size_t size) const;
+    [[nodiscard]] Packet fragment(size_t offset, size_t size) const;
 
     /// The answer's addresses and ports: source and destination exchanged.
     [[nodiscard]] Packet reversed() const;
@@ -50,6 +68,12 @@ Packet udp(const std::string &source, const std::string &destination);
 /// An echo request; addresses without ports.
 Packet ping(const std::string &source, const std::string &destination, uint16_t identifier);
 Packet pong(const Packet &ping);
+Packet sctp(const std::string &source, const std::string &destination);
+
+/// What an ICMP error is about, in both families' numbers.
+enum class Fault : uint8_t { port_unreachable, too_big, hops_exceeded, parameter };
+/// The error that `source` sends to the source of a packet, with the first `size` bytes of it, from its IP header on.
+Packet error(Fault fault, const Address &source, const Packet &about, size_t size = 64, uint16_t mtu = 0);
 
 /// A frame whose failure to match can be read: prints as a one-line summary and hex.
 struct Frame {

@@ -9,30 +9,10 @@
 using namespace thruway;
 using namespace thruway::test;
 
-namespace {
-
-/// The same scene in both families.
-struct Scene {
-    std::string client, vip, local_backend, remote_backend, outside, node, node_port;
-};
-
-const Scene scenes[] = {
-    {"10.244.1.2", "10.96.0.1", "10.244.1.3", "10.244.2.7", "172.21.0.2", "172.20.0.11", ":30080"},
-    {"[fd00:10:244:1::2]", "[fd00:96::1]", "[fd00:10:244:1::3]", "[fd00:10:244:2::7]", "[fd21::2]", "[fd20::11]",
-     "[]:30080"},
-};
-
-Address host(const std::string &text)
-{
-    return address(text.starts_with('[') ? text.substr(1, text.size() - 2) : text);
-}
-
-} // namespace
-
 TEST_CASE("a pod reaches a ClusterIP with its backend on the same node, and the answer comes from the ClusterIP")
 {
     World world;
-    const Scene s = GENERATE(scenes[0], scenes[1]);
+    const Scene &s = scenes.at(GENERATE(0U, 1U));
     const bool is_tcp = GENERATE(true, false);
     const PodSpec &client = world.pod(2);
     const PodSpec &server = world.pod(3);
@@ -60,7 +40,7 @@ TEST_CASE("a pod reaches a ClusterIP with its backend on the same node, and the 
 TEST_CASE("a pod reaches a ClusterIP with its backend on another node by that node's next hop")
 {
     World world;
-    const Scene s = GENERATE(scenes[0], scenes[1]);
+    const Scene &s = scenes.at(GENERATE(0U, 1U));
     const PodSpec &client = world.pod(2);
     world.service("web", {s.vip + ":80"}, {s.remote_backend + ":8080"});
 
@@ -80,7 +60,7 @@ TEST_CASE("a pod reaches a ClusterIP with its backend on another node by that no
 TEST_CASE("a NodePort takes a client from outside to a backend on another node and back, seen as this node")
 {
     World world;
-    const Scene s = GENERATE(scenes[0], scenes[1]);
+    const Scene &s = scenes.at(GENERATE(0U, 1U));
     const bool is_tcp = GENERATE(true, false);
     world.service("web", {s.node_port}, {s.remote_backend + ":8080"}, is_tcp ? Protocol::tcp : Protocol::udp);
     const auto make = is_tcp ? [](const std::string &a, const std::string &b) { return tcp(a, b); } : udp;
@@ -107,7 +87,7 @@ TEST_CASE("a NodePort takes a client from outside to a backend on another node a
 TEST_CASE("a NodePort with its backend on this node is delivered to the pod")
 {
     World world;
-    const Scene s = GENERATE(scenes[0], scenes[1]);
+    const Scene &s = scenes.at(GENERATE(0U, 1U));
     const PodSpec &server = world.pod(3);
     world.service("web", {s.node_port}, {s.local_backend + ":8080"});
 
@@ -127,7 +107,7 @@ TEST_CASE("a NodePort with its backend on this node is delivered to the pod")
 TEST_CASE("a pod that reaches itself through a service sees the node's address, and its answer comes back")
 {
     World world;
-    const Scene s = GENERATE(scenes[0], scenes[1]);
+    const Scene &s = scenes.at(GENERATE(0U, 1U));
     const PodSpec &pod = world.pod(2);
     world.service("self", {s.vip + ":80"}, {s.client + ":8080"});
 

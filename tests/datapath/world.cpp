@@ -36,6 +36,11 @@ Address address(const std::string &text)
     return must(Address::parse(text));
 }
 
+Address host(const std::string &text)
+{
+    return address(text.starts_with('[') ? text.substr(1, text.size() - 2) : text);
+}
+
 World::World()
 {
     DatapathOptions options;

@@ -60,7 +60,10 @@ public:
 
     Outcome from_pod(const PodSpec &pod, const Bytes &packet) { return run("from_pod", pod.ifindex, packet); }
     Outcome from_pod(const PodSpec &pod, const Packet &packet) { return from_pod(pod, packet.build()); }
-    Outcome to_pod(const PodSpec &pod, const Packet &packet) { return run("to_pod", pod.ifindex, packet.build()); }
+    Outcome to_pod(const PodSpec &pod, const Packet &packet, uint32_t mark = 0)
+    {
+        return run("to_pod", pod.ifindex, packet.build(), mark);
+    }
     Outcome from_net(const Bytes &packet) { return run("from_net", uplink.index, packet); }
     Outcome from_net(const Packet &packet) { return from_net(packet.build()); }
     Outcome to_net(const Packet &packet, uint32_t mark = 0)
@@ -97,5 +100,17 @@ private:
 };
 
 Address address(const std::string &text);
+/// As address(), of one that is written as in "[fd00::1]:80".
+Address host(const std::string &text);
+
+/// The same scene in both families, for GENERATE: `client` is pod 2, `local_backend` pod 3.
+struct Scene {
+    std::string client, vip, local_backend, remote_backend, outside, node, node_port, router;
+};
+inline const std::array<Scene, 2> scenes{{
+    {"10.244.1.2", "10.96.0.1", "10.244.1.3", "10.244.2.7", "172.21.0.2", "172.20.0.11", ":30080", "192.0.2.254"},
+    {"[fd00:10:244:1::2]", "[fd00:96::1]", "[fd00:10:244:1::3]", "[fd00:10:244:2::7]", "[fd21::2]", "[fd20::11]",
+     "[]:30080", "[2001:db8::fe]"},
+}};
 
 } // namespace thruway::test
