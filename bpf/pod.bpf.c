@@ -7,7 +7,7 @@
 /* The pod that owns this source address and sent by this interface. */
 inline_always enum tw_drop pod_source(struct __sk_buff *skb, const struct packet *p, u32 *endpoint)
 {
-    u32 *id = bpf_map_lookup_elem(&endpoints, &p->tuple.source);
+    u32 *id = address_find(&endpoints, &p->tuple.source);
     struct tw_nexthop *nexthop;
 
     if (!id)
@@ -148,7 +148,7 @@ int from_pod(struct __sk_buff *skb)
 /* First packet of a flow from the host stack to a pod. */
 inline_always int to_pod_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale, const bool v6)
 {
-    u32 *id = bpf_map_lookup_elem(&endpoints, &p->tuple.destination);
+    u32 *id = address_find(&endpoints, &p->tuple.destination);
     struct tw_nexthop *nexthop;
 
     if (!id)

@@ -56,14 +56,14 @@ inline_always enum tw_drop route(void *ctx, u32 ifindex, const struct tw_address
                                  u32 *next)
 {
     struct tw_cidr cidr = {.bits = 128, .word = {to->word[0], to->word[1], to->word[2], to->word[3]}};
-    u32 *index = bpf_map_lookup_elem(&endpoints, to);
+    u32 *index = address_find(&endpoints, to);
 
     *next = NEXTHOP_STACK;
     if (index) {
         *next = *index;
         return TW_PASS;
     }
-    if (bpf_map_lookup_elem(&node_addresses, to))
+    if (address_find(&node_addresses, to))
         return TW_PASS;
     index = bpf_map_lookup_elem(&nodes, &cidr);
     if (index) {

@@ -103,10 +103,13 @@ inline_always void *flow_bucket(u32 place, const bool v6)
     return bpf_map_lookup_elem(&flows4, &index);
 }
 
+/* The mask stands where the verifier sees it last: up to Linux 6.9 it knows nothing of the result of an exclusive or,
+ * and the compiler would mask before that. */
 inline_always struct tw_flow *flow_way(void *bucket, u32 place, const bool v6)
 {
-    u32 way = place & (TW_FLOW_WAYS - 1);
+    u64 way = place;
 
+    asm("%0 &= %1" : "+r"(way) : "i"(TW_FLOW_WAYS - 1));
     if (v6)
         return &((struct tw_bucket6 *)bucket)->row[way].head;
     return &((struct tw_bucket4 *)bucket)->row[way].head;

@@ -164,3 +164,12 @@ struct {
     __type(key, u32);
     __type(value, struct tw_count);
 } MAP(drops);
+
+/* What an address stands for in `endpoints` or `node_addresses`. The key is copied: up to Linux 6.1 a map takes keys
+ * from the stack, but none from the memory that a global function was handed. */
+inline_always u32 *address_find(void *map, const struct tw_address *address)
+{
+    struct tw_address key = *address;
+
+    return bpf_map_lookup_elem(map, &key);
+}

@@ -75,9 +75,9 @@ inline_always enum tw_drop open_service(struct flow *f, u32 service)
 /* The address that stands for a client whose own must not be seen by whoever is at the flow's next hop. */
 inline_always enum tw_drop open_source(struct flow *f, const bool v6)
 {
-    struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &f->next);
+    u32 next = f->next, index;
+    struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &next);
     struct tw_address *source;
-    u32 index;
 
     if (!nexthop)
         return TW_DROP_NO_SOURCE;

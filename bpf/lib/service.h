@@ -19,7 +19,7 @@ inline_always bool service_find(const struct tw_address *address, u16 port, u8 p
     u32 *id = bpf_map_lookup_elem(&frontends, &key);
 
     chosen->external = false;
-    if (!id && bpf_map_lookup_elem(&node_addresses, address)) {
+    if (!id && address_find(&node_addresses, address)) {
         key.address = address_is4(address) ? address_from4(0) : (struct tw_address){};
         id = bpf_map_lookup_elem(&frontends, &key);
         chosen->external = true;

@@ -32,9 +32,9 @@ inline_always int net_open(void *ctx, u32 ifindex, const struct packet *p, struc
         return reason;
     }
     frontend = service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen);
-    if (!frontend && !bpf_map_lookup_elem(&endpoints, &p->tuple.destination))
+    if (!frontend && !address_find(&endpoints, &p->tuple.destination))
         return OPEN_PASS;
-    if (bpf_map_lookup_elem(&endpoints, &p->tuple.source) || bpf_map_lookup_elem(&node_addresses, &p->tuple.source))
+    if (address_find(&endpoints, &p->tuple.source) || address_find(&node_addresses, &p->tuple.source))
         return TW_DROP_SPOOFED_SOURCE;
     f->to = p->tuple;
     f->flags = 0;
