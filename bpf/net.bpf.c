@@ -65,7 +65,7 @@ inline_always int from_net_family(struct __sk_buff *skb, const bool v6)
         return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_NET, length);
     if (f.back < config.endpoints_max || !row) /* the flow comes from this node, but this packet does not */
         return drop(TW_DROP_SPOOFED_SOURCE, TW_HOOK_FROM_NET, length);
-    established(skb, &p, &f, row, v6);
+    established(&p, &f, row, segments_of(skb), length, v6);
     verdict = deliver(skb, &p, &f, &reason, v6);
     return verdict == VERDICT_DROP ? drop(reason, TW_HOOK_FROM_NET, length) : verdict;
 }
@@ -112,7 +112,7 @@ inline_always int to_net_family(struct __sk_buff *skb, const bool v6)
         return VERDICT_NEXT;
     if (flow_find(&p.tuple, &f, &row, f.now, v6) == FLOW_MISSING || f.back != NEXTHOP_STACK || !row)
         return VERDICT_NEXT;
-    established(skb, &p, &f, row, v6);
+    established(&p, &f, row, segments_of(skb), length, v6);
     reason = translate(skb, &p, &f, v6);
     return reason ? drop(reason, TW_HOOK_TO_NET, length) : VERDICT_NEXT;
 }

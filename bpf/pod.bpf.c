@@ -113,7 +113,7 @@ inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
     back = bpf_map_lookup_elem(&nexthops, &f.back);
     if (!back || back->link.ifindex != skb->ifindex || !row)
         return drop(TW_DROP_BAD_SOURCE, TW_HOOK_FROM_POD, length);
-    established(skb, &p, &f, row, v6);
+    established(&p, &f, row, segments_of(skb), length, v6);
     verdict = deliver(skb, &p, &f, &reason, v6);
     return verdict == VERDICT_DROP ? drop(reason, TW_HOOK_FROM_POD, length) : verdict;
 }
@@ -198,7 +198,7 @@ inline_always int to_pod_family(struct __sk_buff *skb, const bool v6)
         return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_TO_POD, length);
     if (!row)
         return VERDICT_NEXT;
-    established(skb, &p, &f, row, v6);
+    established(&p, &f, row, segments_of(skb), length, v6);
     reason = translate(skb, &p, &f, v6);
     return reason ? drop(reason, TW_HOOK_TO_POD, length) : VERDICT_NEXT;
 }

@@ -124,10 +124,10 @@ inline_always enum tw_drop open_flow(const struct packet *p, struct flow *f, con
 }
 
 /* What every hook does with a packet whose flow stands: count it, move the flow's state on. */
-inline_always void established(struct __sk_buff *skb, const struct packet *p, const struct flow *f, struct tw_flow *row,
-                               const bool v6)
+inline_always void established(const struct packet *p, const struct flow *f, struct tw_flow *row, u32 segments,
+                               u32 length, const bool v6)
 {
-    flow_touch(row, segments_of(skb), skb->len, f->now);
+    flow_touch(row, segments, length, f->now);
     if (unlikely(flow_moves(f, p)))
         flow_advance(f->place, f->word, p->tcp_flags, v6);
 }

@@ -37,7 +37,8 @@ enum tw_drop {
     X(FROM_POD, "from_pod")                                                                                            \
     X(TO_POD, "to_pod")                                                                                                \
     X(FROM_NET, "from_net")                                                                                            \
-    X(TO_NET, "to_net")
+    X(TO_NET, "to_net")                                                                                                \
+    X(XDP_NET, "xdp_net")
 
 enum tw_hook {
 #define X(id, name) TW_HOOK_##id,
