@@ -63,7 +63,7 @@ inline_always int from_net_family(struct __sk_buff *skb, const bool v6)
     reason = find_or_open(skb, &p, &f, &row, v6 ? from_net_open6 : from_net_open4, v6);
     if (unlikely(reason))
         return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_NET, length);
-    if (f.back < config.endpoints_max || !row) /* the flow comes from this node, but this packet does not */
+    if (f.back < config.endpoints_max) /* the flow comes from this node, but this packet does not */
         return drop(TW_DROP_SPOOFED_SOURCE, TW_HOOK_FROM_NET, length);
     established(&p, &f, row, segments_of(skb), length, v6);
     verdict = deliver(skb, &p, &f, &reason, v6);

@@ -16,6 +16,7 @@ inline_always enum tw_drop pod_source(struct __sk_buff *skb, const struct packet
     if (!nexthop || nexthop->link.ifindex != skb->ifindex)
         return TW_DROP_BAD_SOURCE;
     *endpoint = *id;
+    step_number(TW_STEP_SOURCE, 0, *id);
     return TW_PASS;
 }
 
@@ -111,7 +112,7 @@ inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
     if (unlikely(reason))
         return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_POD, length);
     back = bpf_map_lookup_elem(&nexthops, &f.back);
-    if (!back || back->link.ifindex != skb->ifindex || !row)
+    if (!back || back->link.ifindex != skb->ifindex)
         return drop(TW_DROP_BAD_SOURCE, TW_HOOK_FROM_POD, length);
     established(&p, &f, row, segments_of(skb), length, v6);
     verdict = deliver(skb, &p, &f, &reason, v6);
@@ -196,8 +197,6 @@ inline_always int to_pod_family(struct __sk_buff *skb, const bool v6)
     reason = find_or_open(skb, &p, &f, &row, v6 ? to_pod_open6 : to_pod_open4, v6);
     if (reason)
         return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_TO_POD, length);
-    if (!row)
-        return VERDICT_NEXT;
     established(&p, &f, row, segments_of(skb), length, v6);
     reason = translate(skb, &p, &f, v6);
     return reason ? drop(reason, TW_HOOK_TO_POD, length) : VERDICT_NEXT;

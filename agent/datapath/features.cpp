@@ -37,9 +37,14 @@ std::string &libbpf_complaint()
     return text;
 }
 
-Features Features::probe()
+void hear_libbpf()
 {
     libbpf_set_print(on_libbpf_print);
+}
+
+Features Features::probe()
+{
+    hear_libbpf();
     Features features;
 
     // A link to a device that does not exist: kernels that know the attach type look for the device, others refuse it.

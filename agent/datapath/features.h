@@ -16,8 +16,10 @@ struct Features {
     static Features probe();
 };
 
-/// What libbpf complained about first since this was emptied: it prints, and returns only a number. Features::probe()
-/// begins to listen.
+/// What libbpf complained about first since this was emptied: it prints, and returns only a number.
 std::string &libbpf_complaint();
+
+/// Begins to listen to libbpf.
+void hear_libbpf();
 
 } // namespace thruway

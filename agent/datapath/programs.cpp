@@ -2,7 +2,7 @@
 #include "agent/datapath/programs.h"
 
 #include "agent/base/address.h"
-#include "datapath.skel.h"
+#include "agent/datapath/object.h"
 
 #include <algorithm>
 #include <bpf/bpf.h>
@@ -20,11 +20,6 @@ namespace thruway {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct SkeletonCloser {
-    void operator()(datapath *skeleton) const { datapath__destroy(skeleton); }
-};
-using Skeleton = std::unique_ptr<datapath, SkeletonCloser>;
 
 Result<uint64_t> own_netns_cookie()
 {
@@ -70,47 +65,6 @@ Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uin
     config.udp_two_way = ticks(options.timeouts.udp_two_way);
     config.icmp = ticks(options.timeouts.icmp);
     return config;
-}
-
-/// Not cryptographic: it tells builds and settings apart.
-class Digest {
-public:
-    void add(const void *data, size_t size)
-    {
-        const auto *bytes = static_cast<const uint8_t *>(data);
-        for (size_t i = 0; i < size; i++)
-            for (size_t lane = 0; lane < lanes_.size(); lane++)
-                lanes_[lane] = (lanes_[lane] ^ bytes[i]) * (0x100000001b3ULL + 2 * lane);
-    }
-
-    [[nodiscard]] std::array<uint8_t, 32> value() const
-    {
-        std::array<uint8_t, 32> bytes{};
-        std::memcpy(bytes.data(), lanes_.data(), bytes.size());
-        return bytes;
-    }
-
-private:
-    std::array<uint64_t, 4> lanes_{0xcbf29ce484222325ULL, 0x84222325cbf29ce4ULL, 0x9e3779b97f4a7c15ULL,
-                                   0xd6e8feb86659fd93ULL};
-};
-
-/// What the programs are made of: code, constants, and the very maps they use.
-std::array<uint8_t, 32> digest_of(const tw_config &config, const Maps &maps)
-{
-    size_t size = 0;
-    const void *code = datapath__elf_bytes(&size);
-    Digest digest;
-
-    digest.add(code, size);
-    digest.add(&config, sizeof(config));
-    for (const Maps::Member &member : Maps::members) {
-        bpf_map_info info{};
-        uint32_t length = sizeof(info);
-        bpf_map_get_info_by_fd((maps.*member.map).fd(), &info, &length);
-        digest.add(&info.id, sizeof(info.id));
-    }
-    return digest.value();
 }
 
 /// Puts a pin in the place of another one, in one step.
@@ -232,9 +186,10 @@ void place_maps(datapath &skeleton, const DatapathOptions &options)
 
 Result<> Datapath::load(const DatapathOptions &options)
 {
-    const Skeleton skeleton(datapath__open());
-    if (!skeleton)
-        return fail_errno("cannot open the BPF object");
+    auto opened = open_object();
+    if (!opened)
+        return std::unexpected(opened.error());
+    const Skeleton &skeleton = *opened;
     place_maps(*skeleton, options);
 
     uint64_t seed = random_seed();
@@ -244,11 +199,8 @@ Result<> Datapath::load(const DatapathOptions &options)
     auto config = make_config(options, seed, bpf_map__max_entries(skeleton->maps.flows4));
     if (!config)
         return std::unexpected(config.error());
-    std::memcpy(const_cast<tw_config *>(&skeleton->rodata_config->config), &*config, sizeof(*config));
-
-    libbpf_complaint().clear();
-    if (datapath__load(skeleton.get()) != 0)
-        return fail_errno("cannot load the BPF programs ({})", libbpf_complaint());
+    if (auto loaded = load_object(*skeleton, *config); !loaded)
+        return loaded;
     loaded_ = true;
     for (const Hook &hook : hooks) {
         const bpf_program *program = bpf_object__find_program_by_name(skeleton->obj, std::string(hook.program).c_str());

@@ -61,16 +61,21 @@ inline_always enum tw_drop route(void *ctx, u32 ifindex, const struct tw_address
     *next = NEXTHOP_STACK;
     if (index) {
         *next = *index;
+        step_number(TW_STEP_ROUTE, TW_STEP_ROUTE_ENDPOINT, *next);
         return TW_PASS;
     }
-    if (address_find(&node_addresses, to))
+    if (address_find(&node_addresses, to)) {
+        step_number(TW_STEP_ROUTE, TW_STEP_ROUTE_NODE, *next);
         return TW_PASS;
+    }
     index = bpf_map_lookup_elem(&nodes, &cidr);
     if (index) {
         *next = *index;
+        step_number(TW_STEP_ROUTE, TW_STEP_ROUTE_CIDR, *next);
         return *next == NEXTHOP_STACK ? TW_DROP_NO_ENDPOINT : TW_PASS;
     }
     *next = route_kernel(ctx, to, from, ifindex, 0);
+    step_number(TW_STEP_ROUTE, TW_STEP_ROUTE_KERNEL, *next);
     return TW_PASS;
 }
 
@@ -139,6 +144,7 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
     } to;
 
     if (next == NEXTHOP_STACK) {
+        step(TW_STEP_DELIVER, TW_STEP_STACK);
         *reason = translate(skb, p, f, v6);
         return *reason ? VERDICT_DROP : VERDICT_NEXT;
     }
@@ -165,10 +171,15 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
     __builtin_memcpy(ethernet->h_source, nexthop->from.mac, ETH_ALEN);
     if (v6) /* the hop limit is under no header checksum, so a sum that the device computed has to follow it */
         bpf_csum_update(skb, sum_fold32(sum_change(0, bpf_htons(0x0001), 0)));
-    if (is_endpoint(next))
+    if (is_endpoint(next)) {
+        step_deliver(TW_STEP_PEER, next, nexthop);
         return bpf_redirect_peer(nexthop->link.ifindex, 0);
+    }
     skb->mark |= TW_MARK_HANDLED;
-    if (likely(to.flags & TW_NEXTHOP_RESOLVED))
+    if (likely(to.flags & TW_NEXTHOP_RESOLVED)) {
+        step_deliver(TW_STEP_REDIRECT, next, nexthop);
         return bpf_redirect(nexthop->link.ifindex, 0);
+    }
+    step_deliver(TW_STEP_NEIGHBOUR, next, nexthop);
     return deliver_resolve(nexthop, v6);
 }

@@ -23,6 +23,7 @@
 #include "config.h"
 #include "maps.h"
 #include "packet.h"
+#include "steps.h"
 
 /* What a packet needs of its row, copied; also the plan of a flow to be made. */
 struct flow {
@@ -228,9 +229,8 @@ inline_always u32 flow_generation(u32 next, u32 back)
     return (a ? READ_ONCE(*a) : 0) + (b ? READ_ONCE(*b) : 0);
 }
 
-/* Copies the row of this tuple. `found` is where its counters are. */
-inline_always enum flow_result flow_find(const struct tuple *t, struct flow *f, struct tw_flow **found, u16 now,
-                                         const bool v6)
+inline_always enum flow_result row_find(const struct tuple *t, struct flow *f, struct tw_flow **found, u16 now,
+                                        const bool v6)
 {
     u32 hash = flow_hash(t, v6);
     void *bucket = flow_bucket(flow_place(hash, 0), v6);
@@ -259,6 +259,37 @@ inline_always enum flow_result flow_find(const struct tuple *t, struct flow *f, 
         return f->judged == flow_generation(f->next, f->back) ? FLOW_FOUND : FLOW_STALE;
     }
     return FLOW_MISSING;
+}
+
+inline_always void step_flow(enum tw_step_kind kind, u32 result, const struct flow *f, u32 state)
+{
+    struct tw_step *s = step(kind, result);
+
+    if (s) {
+        step_ends(&s->flow.source, &s->flow.destination, &f->to);
+        s->flow.next = f->next;
+        s->flow.back = f->back;
+        s->flow.service = f->service;
+        s->flow.state = state;
+        s->flow.flags = f->flags;
+    }
+}
+
+/* Copies the row of this tuple. `found` is where its counters are; a dry run, which is to write none, gets no row. */
+inline_always enum flow_result flow_find(const struct tuple *t, struct flow *f, struct tw_flow **found, u16 now,
+                                         const bool v6)
+{
+    enum flow_result result = row_find(t, f, found, now, v6);
+
+    if (unlikely(config.dry)) {
+        *found = 0;
+        step_tuple(TW_STEP_TUPLE, t);
+        if (result == FLOW_MISSING)
+            step(TW_STEP_FLOW, TW_STEP_MISSING);
+        else
+            step_flow(TW_STEP_FLOW, result == FLOW_FOUND ? TW_STEP_FOUND : TW_STEP_STALE, f, flow_state(f->word));
+    }
+    return result;
 }
 
 /* --- end --- */
@@ -301,7 +332,7 @@ inline_always int flow_end_in(u32 place, u32 version, const bool v6)
     u32 partner_version = 0;
     bool reply;
 
-    if (!row)
+    if (!row || config.dry)
         return 0;
     reply = row->flags & TW_FLOW_REPLY;
     if (row_partner(row, place, &partner, v6) != TW_FLOW_ALONE && partner)
@@ -345,6 +376,8 @@ __weak int flow_dead(u32 place, u16 now, bool v6)
 /* Inserts into one bucket are one after the other. Fails if another CPU holds on to it. */
 inline_always bool bucket_lock(struct tw_flow *first)
 {
+    if (config.dry)
+        return true;
     for (int i = 0; i < 64; i++) {
         u32 word = READ_ONCE(first->word);
 
@@ -356,7 +389,8 @@ inline_always bool bucket_lock(struct tw_flow *first)
 
 inline_always void bucket_unlock(struct tw_flow *first)
 {
-    __sync_fetch_and_and(&first->word, ~TW_FLOW_LOCK);
+    if (!config.dry)
+        __sync_fetch_and_and(&first->word, ~TW_FLOW_LOCK);
 }
 
 /* How readily a row gives way to a new flow: the higher the sooner, 0 never. Live established flows always stay. */
@@ -444,6 +478,8 @@ inline_always enum flow_result row_take(u32 place, const struct tuple *key, cons
 
     if (!row)
         return FLOW_FULL;
+    if (config.dry)
+        return FLOW_CREATED;
     word = READ_ONCE(row->word);
     if (flow_state(word) != TW_FLOW_FREE)
         flow_end(place, word, v6);
@@ -558,7 +594,7 @@ __weak int flow_create(const struct tuple *from, struct flow *f, bool v6)
         return FLOW_FULL;
     word = READ_ONCE(row->word);
     result = v6 ? row_insert6(from, &f->to, f) : row_insert4(from, &f->to, f);
-    if (result != FLOW_CREATED)
+    if (result != FLOW_CREATED && !config.dry)
         row_end(row, word);
     return result == FLOW_TAKEN ? FLOW_EXISTS : result;
 }
@@ -666,7 +702,7 @@ inline_always int flow_repoint_in(u32 place, u32 version, u32 next, u32 back, co
     struct tw_flow *row = flow_row(place, v6), *partner = 0;
     u32 judged = flow_generation(next, back);
 
-    if (!row)
+    if (!row || config.dry)
         return 0;
     if (row_partner(row, place, &partner, v6) != TW_FLOW_ALONE && partner)
         row_repoint(partner, READ_ONCE(partner->word), back, next, judged);

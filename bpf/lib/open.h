@@ -45,7 +45,9 @@ inline_always int find_or_open(struct __sk_buff *skb, const struct packet *p, st
         if (tries)
             break;
         outcome = open(skb, p, f, result == FLOW_STALE);
-        if (outcome)
+        if (outcome == OPEN_PASS)
+            step(TW_STEP_DELIVER, TW_STEP_STACK);
+        if (outcome || config.dry)
             return outcome;
     }
     return TW_DROP_FLOW_BUSY;
@@ -107,6 +109,11 @@ inline_always enum tw_drop open_flow(const struct packet *p, struct flow *f, con
         f->flags |= TW_FLOW_TRANSLATED;
         result = flow_create(&p->tuple, f, v6);
     }
+    if (result == FLOW_CREATED) {
+        if (f->flags & TW_FLOW_SNAT || f->to.source_port != p->tuple.source_port)
+            step_tuple(TW_STEP_SNAT, &f->to);
+        step_flow(TW_STEP_CREATE, 0, f, f->state);
+    }
     switch (result) {
     case FLOW_CREATED:
         if (f->service)
@@ -123,10 +130,12 @@ inline_always enum tw_drop open_flow(const struct packet *p, struct flow *f, con
     }
 }
 
-/* What every hook does with a packet whose flow stands: count it, move the flow's state on. */
+/* What every hook does with a packet whose flow stands: count it, move the flow's state on. A dry run has no row. */
 inline_always void established(const struct packet *p, const struct flow *f, struct tw_flow *row, u32 segments,
                                u32 length, const bool v6)
 {
+    if (!row)
+        return;
     flow_touch(row, segments, length, f->now);
     if (unlikely(flow_moves(f, p)))
         flow_advance(f->place, f->word, p->tcp_flags, v6);

@@ -5,6 +5,7 @@
 
 #include "maps.h"
 #include "packet.h"
+#include "steps.h"
 
 struct chosen {
     u32 service;
@@ -27,6 +28,7 @@ inline_always bool service_find(const struct tw_address *address, u16 port, u8 p
     if (!id)
         return false;
     chosen->service = *id;
+    step_number(TW_STEP_FRONTEND, 0, *id);
     return true;
 }
 
@@ -35,6 +37,7 @@ inline_always bool service_find(const struct tw_address *address, u16 port, u8 p
 inline_always const struct tw_backend *service_pick(u32 service, u32 *index)
 {
     struct tw_service *row = bpf_map_lookup_elem(&services, &service);
+    const struct tw_backend *backend;
     struct tw_range range;
     struct tw_slots *pair;
     u32 at, entry;
@@ -53,13 +56,16 @@ inline_always const struct tw_backend *service_pick(u32 service, u32 *index)
     if (!pair)
         return 0;
     *index = READ_ONCE(pair->backend[at % 2]);
-    return bpf_map_lookup_elem(&backends, index);
+    backend = bpf_map_lookup_elem(&backends, index);
+    if (backend)
+        step_backend(backend, *index, at, range);
+    return backend;
 }
 
 inline_always void service_count_connection(u32 service)
 {
     struct tw_totals *total = bpf_map_lookup_elem(&totals, &service);
 
-    if (total)
+    if (total && !config.dry)
         __sync_fetch_and_add(&total->connections, 1);
 }

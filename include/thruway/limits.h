@@ -24,8 +24,10 @@ struct tw_config {
     __u32 udp_one_way;
     __u32 udp_two_way;
     __u32 icmp;
+    __u32 dry; /* 1 in the copy that traces packets: it writes nothing but what it does (see steps.h) */
+    __u32 unused;
 };
-TW_LAYOUT(struct tw_config, 56);
+TW_LAYOUT(struct tw_config, 64);
 
 /* The single value of map `layout`: says what lies pinned, so that an agent knows whether it can take it over. */
 struct tw_layout {

@@ -227,6 +227,13 @@ Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &pa
     return {static_cast<int>(options.retval), {out}, context_out.mark};
 }
 
+Walk World::dry_run(HookIndex hook, unsigned ifindex, const Packet &packet)
+{
+    if (!dry_)
+        dry_ = must(DryRun::load(pins, datapath->maps()));
+    return must(dry_->run(hook, ifindex, packet.build()));
+}
+
 uint64_t World::drops(tw_drop reason) const
 {
     uint64_t packets = 0;

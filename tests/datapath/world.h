@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "agent/datapath/dry_run.h"
 #include "agent/datapath/grace.h"
 #include "agent/datapath/nexthops.h"
 #include "agent/datapath/programs.h"
@@ -9,6 +10,7 @@
 #include "tests/datapath/packet.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -71,6 +73,9 @@ public:
         return run("to_net", uplink.index, packet.build(), mark);
     }
 
+    /// What the program would do, step by step.
+    Walk dry_run(HookIndex hook, unsigned ifindex, const Packet &packet);
+
     /// How often packets were dropped for this reason, at all hooks.
     [[nodiscard]] uint64_t drops(tw_drop reason) const;
 
@@ -97,6 +102,7 @@ private:
     NextHop to_neighbour(const std::string &gateway) const;
 
     std::vector<std::unique_ptr<PodSpec>> pods_;
+    std::optional<DryRun> dry_; // loaded when first asked
 };
 
 Address address(const std::string &text);
