@@ -108,9 +108,8 @@ inline_always void *flow_bucket(u32 place, const bool v6)
  * and the compiler would mask before that. */
 inline_always struct tw_flow *flow_way(void *bucket, u32 place, const bool v6)
 {
-    u64 way = place;
+    u64 way = masked(place, TW_FLOW_WAYS - 1);
 
-    asm("%0 &= %1" : "+r"(way) : "i"(TW_FLOW_WAYS - 1));
     if (v6)
         return &((struct tw_bucket6 *)bucket)->row[way].head;
     return &((struct tw_bucket4 *)bucket)->row[way].head;

@@ -40,3 +40,12 @@ enum {
 
 /* The compiler keeps memory accesses on their side of this. */
 #define compiler_barrier() asm volatile("" ::: "memory")
+
+/* The low bits of a value, masked where the verifier sees it last: the compiler, which may know that there are no
+ * others, can neither leave it out nor move it. */
+#define masked(value, mask)                                                                                            \
+    ({                                                                                                                 \
+        u64 low = (value);                                                                                             \
+        asm volatile("%0 &= %1" : "+r"(low) : "i"(mask));                                                              \
+        low;                                                                                                           \
+    })

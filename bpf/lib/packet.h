@@ -113,8 +113,7 @@ enum { HEADERS_MAX = 0x7ff };
 /* What lies at this offset of the frame. The mask tells the verifier what it forgets of numbers that lay in memory. */
 inline_always void *packet_at(void *data, u64 offset)
 {
-    asm volatile("%0 &= 0x7ff" : "+r"(offset));
-    return data + offset;
+    return data + masked(offset, HEADERS_MAX);
 }
 
 inline_always void *packet_transport(void *data, const struct packet *p)

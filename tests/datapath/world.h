@@ -62,16 +62,18 @@ public:
 
     Outcome from_pod(const PodSpec &pod, const Bytes &packet) { return run("from_pod", pod.ifindex, packet); }
     Outcome from_pod(const PodSpec &pod, const Packet &packet) { return from_pod(pod, packet.build()); }
+    Outcome to_pod(const PodSpec &pod, const Bytes &packet, uint32_t mark = 0)
+    {
+        return run("to_pod", pod.ifindex, packet, mark);
+    }
     Outcome to_pod(const PodSpec &pod, const Packet &packet, uint32_t mark = 0)
     {
-        return run("to_pod", pod.ifindex, packet.build(), mark);
+        return to_pod(pod, packet.build(), mark);
     }
     Outcome from_net(const Bytes &packet) { return run("from_net", uplink.index, packet); }
     Outcome from_net(const Packet &packet) { return from_net(packet.build()); }
-    Outcome to_net(const Packet &packet, uint32_t mark = 0)
-    {
-        return run("to_net", uplink.index, packet.build(), mark);
-    }
+    Outcome to_net(const Bytes &packet, uint32_t mark = 0) { return run("to_net", uplink.index, packet, mark); }
+    Outcome to_net(const Packet &packet, uint32_t mark = 0) { return to_net(packet.build(), mark); }
 
     /// What the program would do, step by step.
     Walk dry_run(HookIndex hook, unsigned ifindex, const Packet &packet);

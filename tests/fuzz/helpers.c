@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Packets in memory, and the kernel's helpers for them. A packet lies below 4 GiB, since the programs see its address
+ * as a u32, and what they must not reach is poisoned: a read or write of one byte too many ends the process. */
+
+#include "programs.h"
+#include "tests/shim/bpf/bpf_helpers.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#if __has_feature(address_sanitizer)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, size) ((void)(at), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(at, size) ((void)(at), (void)(size))
+#endif
+
+int program_call(enum program program, struct __sk_buff *skb);
+
+__u32 shim_random;
+__u32 shim_uplink;
+
+enum { ARENA = 8192, HEADROOM = 256 }; /* inputs are shorter, see steps_of() */
+
+/* The packet that a program is working on: what it can reach lies in the arena, the rest in `frame`. */
+static unsigned char *arena;
+static struct frame *frame;
+
+static unsigned char *linear_start(void)
+{
+    return arena + HEADROOM;
+}
+
+static void show(struct __sk_buff *skb)
+{
+    ASAN_POISON_MEMORY_REGION(arena, ARENA);
+    ASAN_UNPOISON_MEMORY_REGION(linear_start(), frame->linear);
+    skb->data = (__u32)(uintptr_t)linear_start();
+    skb->data_end = skb->data + frame->linear;
+    skb->len = frame->length;
+}
+
+int program_run(enum program program, struct frame *in)
+{
+    struct __sk_buff skb = {.ifindex = in->ifindex, .mark = in->mark};
+    __u16 protocol;
+    int verdict;
+
+    if (in->length > ARENA / 2)
+        abort();
+    if (!arena) {
+        arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+        if (arena == MAP_FAILED)
+            abort();
+    }
+    frame = in;
+    frame->redirected = 0;
+    frame->resized = false;
+    memcpy(&protocol, frame->bytes + offsetof(struct ethhdr, h_proto), sizeof(protocol));
+    skb.protocol = protocol;
+    ASAN_UNPOISON_MEMORY_REGION(arena, ARENA);
+    memcpy(linear_start(), frame->bytes, frame->linear);
+    show(&skb);
+    verdict = program_call(program, &skb);
+    memcpy(frame->bytes, linear_start(), frame->linear);
+    ASAN_UNPOISON_MEMORY_REGION(arena, ARENA);
+    frame->mark = skb.mark;
+    return verdict;
+}
+
+long bpf_skb_pull_data(struct __sk_buff *skb, __u32 length)
+{
+    if (length == 0)
+        length = frame->linear;
+    if (length > frame->length)
+        return -ENOMEM;
+    if (length > frame->linear) {
+        ASAN_UNPOISON_MEMORY_REGION(arena, ARENA);
+        memcpy(linear_start() + frame->linear, frame->bytes + frame->linear, length - frame->linear);
+        frame->linear = length;
+    }
+    show(skb);
+    return 0;
+}
+
+/* A place in the packet that the kernel may write to; it first makes it reachable (skb_ensure_writable). */
+static unsigned char *writable(struct __sk_buff *skb, __u32 offset, __u32 size)
+{
+    if (offset > 0xffff || offset + size > frame->length)
+        return NULL;
+    if (offset + size > frame->linear)
+        bpf_skb_pull_data(skb, offset + size);
+    return linear_start() + offset;
+}
+
+/* net/core/filter.c, for a packet whose checksum is complete (CHECKSUM_NONE): there pseudo-header or not is all one. */
+long bpf_l4_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags)
+{
+    unsigned char *at = writable(skb, offset, 2);
+    __u16 checksum;
+    __u64 sum;
+
+    if (offset & 1 || flags & ~(BPF_F_MARK_MANGLED_0 | BPF_F_PSEUDO_HDR | BPF_F_HDR_FIELD_MASK))
+        return -EINVAL;
+    if (!at)
+        return -EFAULT;
+    memcpy(&checksum, at, 2);
+    if (flags & BPF_F_MARK_MANGLED_0 && !checksum)
+        return 0;
+    sum = (__u16)~checksum;
+    sum += (__u32)to;
+    if (flags & BPF_F_HDR_FIELD_MASK)
+        sum += (__u32)~from;
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    checksum = ~sum;
+    if (flags & BPF_F_MARK_MANGLED_0 && !checksum)
+        checksum = 0xffff;
+    memcpy(at, &checksum, 2);
+    return 0;
+}
+
+__s64 bpf_csum_update(struct __sk_buff *skb, __u32 sum)
+{
+    (void)skb, (void)sum;
+    return -EOPNOTSUPP; /* no device has computed the sum of this packet */
+}
+
+__u64 bpf_ktime_get_coarse_ns(void)
+{
+    return 100ULL << 32;
+}
+
+__u32 bpf_get_prandom_u32(void)
+{
+    return shim_random;
+}
+
+long bpf_redirect(__u32 ifindex, __u64 flags)
+{
+    if (flags)
+        return TC_ACT_SHOT;
+    frame->redirected = ifindex;
+    return TC_ACT_REDIRECT;
+}
+
+long bpf_redirect_peer(__u32 ifindex, __u64 flags)
+{
+    return bpf_redirect(ifindex, flags);
+}
+
+long bpf_redirect_neigh(__u32 ifindex, struct bpf_redir_neigh *neighbour, int size, __u64 flags)
+{
+    if (neighbour ? size != sizeof(*neighbour) : size)
+        return TC_ACT_SHOT;
+    return bpf_redirect(ifindex, flags);
+}
+
+/* Routing: the node's own network by the uplink, all else by a gateway there. */
+long bpf_fib_lookup(void *ctx, struct bpf_fib_lookup *fib, int size, __u32 flags)
+{
+    (void)ctx, (void)flags;
+    if (size < (int)sizeof(*fib))
+        return -EINVAL;
+    if (fib->family == 2 && (ntohl(fib->ipv4_dst) & 0xffffff00) != 0xac140000)
+        fib->ipv4_dst = htonl(0xac140001);
+    else if (fib->family != 2 && fib->ipv6_dst[0] != htonl(0xfd200000)) {
+        const __u32 gateway[4] = {htonl(0xfd200000), 0, 0, htonl(1)};
+        memcpy(fib->ipv6_dst, gateway, sizeof(gateway));
+    }
+    fib->ifindex = shim_uplink;
+    return BPF_FIB_LKUP_RET_NO_NEIGH;
+}
