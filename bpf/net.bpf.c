@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Both directions of an uplink. What is neither for a pod nor for a frontend is the host's and passes untouched. */
 
+#include "lib/answer.h"
 #include "lib/icmp.h"
 #include "lib/uplink.h"
 
@@ -23,12 +24,11 @@ inline_always int from_net_error(struct __sk_buff *skb, const struct packet *p, 
     if (!room)
         return VERDICT_DROP;
     reason = error_find(skb, p, room, v6);
-    if (reason == TW_DROP_UNSOLICITED_ERROR && !bpf_map_lookup_elem(&endpoints, &p->tuple.destination))
+    if (reason == TW_DROP_UNSOLICITED_ERROR && !address_find(&endpoints, &p->tuple.destination))
         return VERDICT_NEXT;
     if (!reason && room->flow.back < config.endpoints_max) /* nobody outside has seen such a packet */
         reason = TW_DROP_UNSOLICITED_ERROR;
-    if (!reason &&
-        (bpf_map_lookup_elem(&endpoints, &p->tuple.source) || bpf_map_lookup_elem(&node_addresses, &p->tuple.source)))
+    if (!reason && (address_find(&endpoints, &p->tuple.source) || address_find(&node_addresses, &p->tuple.source)))
         reason = TW_DROP_SPOOFED_SOURCE;
     return reason ? drop(reason, TW_HOOK_FROM_NET, skb->len) : error_forward(skb, p, room, TW_HOOK_FROM_NET, v6);
 }
@@ -57,17 +57,24 @@ inline_always int from_net_family(struct __sk_buff *skb, const bool v6)
     if (unlikely(p.kind != KIND_FLOW)) {
         if (p.kind == KIND_ICMP_ERROR)
             return v6 ? from_net_error6(skb, &p) : from_net_error4(skb, &p);
-        if (p.kind > KIND_FIRST_FRAGMENT)
+        if (p.kind == KIND_ICMP_OTHER)
             return VERDICT_NEXT;
+        if (p.kind == KIND_FRAGMENT) {
+            reason = fragment_recall(&p, f.now, v6);
+            if (reason == TW_DROP_FRAGMENT && !address_find(&endpoints, &p.tuple.destination))
+                return VERDICT_NEXT; /* the host can tell better whose it is */
+            if (reason)
+                return drop(reason, TW_HOOK_FROM_NET, length);
+        }
     }
     reason = find_or_open(skb, &p, &f, &row, v6 ? from_net_open6 : from_net_open4, v6);
     if (unlikely(reason))
-        return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_NET, length);
+        return unopened(skb, &p, reason, TW_HOOK_FROM_NET, v6);
     if (f.back < config.endpoints_max) /* the flow comes from this node, but this packet does not */
         return drop(TW_DROP_SPOOFED_SOURCE, TW_HOOK_FROM_NET, length);
     established(&p, &f, row, segments_of(skb), length, v6);
     verdict = deliver(skb, &p, &f, &reason, v6);
-    return verdict == VERDICT_DROP ? drop(reason, TW_HOOK_FROM_NET, length) : verdict;
+    return unlikely(verdict == VERDICT_DROP) ? refuse(skb, &p, &f, reason, TW_HOOK_FROM_NET, v6) : verdict;
 }
 
 static __noinline int from_net4(struct __sk_buff *skb)
@@ -108,7 +115,7 @@ inline_always int to_net_family(struct __sk_buff *skb, const bool v6)
         return VERDICT_NEXT;
     if (unlikely(p.kind == KIND_ICMP_ERROR))
         return v6 ? host_error6(skb, &p, TW_HOOK_TO_NET) : host_error4(skb, &p, TW_HOOK_TO_NET);
-    if (p.kind > KIND_FIRST_FRAGMENT)
+    if (p.kind == KIND_ICMP_OTHER || (p.kind == KIND_FRAGMENT && fragment_recall(&p, f.now, v6)))
         return VERDICT_NEXT;
     if (flow_find(&p.tuple, &f, &row, f.now, v6) == FLOW_MISSING || f.back != NEXTHOP_STACK || !row)
         return VERDICT_NEXT;

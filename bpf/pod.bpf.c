@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Both directions of a pod's host-side interface. */
 
+#include "lib/answer.h"
 #include "lib/icmp.h"
 #include "lib/open.h"
 
@@ -44,6 +45,8 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
         reason = open_service(f, chosen.service);
         if (reason)
             return reason;
+    } else if (service_pinged(p)) {
+        return OPEN_PING;
     }
     reason = route(skb, skb->ifindex, &f->to.destination, &p->tuple.source, &f->next);
     if (!reason && f->service && f->next == f->back) /* to itself: it must not take the reply for its own packet */
@@ -105,18 +108,21 @@ inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
             return v6 ? from_pod_error6(skb, &p) : from_pod_error4(skb, &p);
         if (p.kind == KIND_ICMP_OTHER) /* neighbour discovery */
             return VERDICT_NEXT;
-        if (p.kind == KIND_FRAGMENT)
-            return drop(TW_DROP_FRAGMENT, TW_HOOK_FROM_POD, length);
+        if (p.kind == KIND_FRAGMENT) {
+            reason = fragment_recall(&p, f.now, v6);
+            if (reason)
+                return drop(reason, TW_HOOK_FROM_POD, length);
+        }
     }
     reason = find_or_open(skb, &p, &f, &row, v6 ? from_pod_open6 : from_pod_open4, v6);
     if (unlikely(reason))
-        return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_POD, length);
+        return unopened(skb, &p, reason, TW_HOOK_FROM_POD, v6);
     back = bpf_map_lookup_elem(&nexthops, &f.back);
     if (!back || back->link.ifindex != skb->ifindex)
         return drop(TW_DROP_BAD_SOURCE, TW_HOOK_FROM_POD, length);
     established(&p, &f, row, segments_of(skb), length, v6);
     verdict = deliver(skb, &p, &f, &reason, v6);
-    return verdict == VERDICT_DROP ? drop(reason, TW_HOOK_FROM_POD, length) : verdict;
+    return unlikely(verdict == VERDICT_DROP) ? refuse(skb, &p, &f, reason, TW_HOOK_FROM_POD, v6) : verdict;
 }
 
 static __noinline int from_pod4(struct __sk_buff *skb)
@@ -141,6 +147,9 @@ int from_pod(struct __sk_buff *skb)
         return from_pod6(skb);
     case bpf_htons(ETH_P_ARP):
         return VERDICT_NEXT;
+    case bpf_htons(ETH_P_8021Q): /* one that the kernel has not taken off */
+    case bpf_htons(ETH_P_8021AD):
+        return drop(TW_DROP_VLAN, TW_HOOK_FROM_POD, skb->len);
     default:
         return drop(TW_DROP_UNKNOWN_PROTOCOL, TW_HOOK_FROM_POD, skb->len);
     }
@@ -192,7 +201,7 @@ inline_always int to_pod_family(struct __sk_buff *skb, const bool v6)
         return drop(reason, TW_HOOK_TO_POD, length);
     if (unlikely(p.kind == KIND_ICMP_ERROR))
         return v6 ? host_error6(skb, &p, TW_HOOK_TO_POD) : host_error4(skb, &p, TW_HOOK_TO_POD);
-    if (p.kind > KIND_FIRST_FRAGMENT)
+    if (p.kind == KIND_ICMP_OTHER || (p.kind == KIND_FRAGMENT && fragment_recall(&p, f.now, v6)))
         return VERDICT_NEXT;
     reason = find_or_open(skb, &p, &f, &row, v6 ? to_pod_open6 : to_pod_open4, v6);
     if (reason)

@@ -3,25 +3,17 @@
 
 namespace thruway {
 
-const std::array<Maps::Member, 18> Maps::members{{
-    {"layout", &Maps::layout},
-    {"frontends", &Maps::frontends},
-    {"services", &Maps::services},
-    {"slots", &Maps::slots},
-    {"backends", &Maps::backends},
-    {"totals", &Maps::totals},
-    {"sockets", &Maps::sockets},
-    {"endpoints", &Maps::endpoints},
-    {"node_addresses", &Maps::node_addresses},
-    {"addresses", &Maps::addresses},
-    {"nodes", &Maps::nodes},
-    {"gateways", &Maps::gateways},
-    {"ifindexes", &Maps::ifindexes},
-    {"nexthops", &Maps::nexthops},
-    {"generations", &Maps::generations},
-    {"flows4", &Maps::flows4},
-    {"flows6", &Maps::flows6},
-    {"drops", &Maps::drops},
+const std::array<Maps::Member, 20> Maps::members{{
+    {"layout", &Maps::layout},       {"frontends", &Maps::frontends},
+    {"vips", &Maps::vips},           {"services", &Maps::services},
+    {"slots", &Maps::slots},         {"backends", &Maps::backends},
+    {"totals", &Maps::totals},       {"sockets", &Maps::sockets},
+    {"endpoints", &Maps::endpoints}, {"node_addresses", &Maps::node_addresses},
+    {"addresses", &Maps::addresses}, {"nodes", &Maps::nodes},
+    {"gateways", &Maps::gateways},   {"ifindexes", &Maps::ifindexes},
+    {"nexthops", &Maps::nexthops},   {"generations", &Maps::generations},
+    {"flows4", &Maps::flows4},       {"flows6", &Maps::flows6},
+    {"fragments", &Maps::fragments}, {"drops", &Maps::drops},
 }};
 
 Result<Maps> Maps::open(const std::string &folder)
@@ -54,11 +46,17 @@ Result<Arrays> Arrays::of(const Maps &maps, bool writable)
 {
     Arrays arrays;
     const auto all = {
-        map_array(arrays.layout, maps.layout, writable),     map_array(arrays.services, maps.services, writable),
-        map_array(arrays.slots, maps.slots, writable),       map_array(arrays.backends, maps.backends, writable),
-        map_array(arrays.totals, maps.totals, writable),     map_array(arrays.addresses, maps.addresses, writable),
-        map_array(arrays.nexthops, maps.nexthops, writable), map_array(arrays.generations, maps.generations, writable),
-        map_array(arrays.flows4, maps.flows4, writable),     map_array(arrays.flows6, maps.flows6, writable),
+        map_array(arrays.layout, maps.layout, writable),
+        map_array(arrays.services, maps.services, writable),
+        map_array(arrays.slots, maps.slots, writable),
+        map_array(arrays.backends, maps.backends, writable),
+        map_array(arrays.totals, maps.totals, writable),
+        map_array(arrays.addresses, maps.addresses, writable),
+        map_array(arrays.nexthops, maps.nexthops, writable),
+        map_array(arrays.generations, maps.generations, writable),
+        map_array(arrays.flows4, maps.flows4, writable),
+        map_array(arrays.flows6, maps.flows6, writable),
+        map_array(arrays.fragments, maps.fragments, writable),
     };
     for (const auto &result : all)
         if (!result)

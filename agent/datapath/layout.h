@@ -9,6 +9,7 @@
 #include <string_view>
 #include <thruway/drop.h>
 #include <thruway/flow.h>
+#include <thruway/fragment.h>
 #include <thruway/limits.h>
 #include <thruway/nexthop.h>
 #include <thruway/service.h>
@@ -32,6 +33,7 @@ struct Sizes {
 struct Maps {
     Map layout;
     Map frontends;
+    Map vips;
     Map services;
     Map slots;
     Map backends;
@@ -47,13 +49,14 @@ struct Maps {
     Map generations;
     Map flows4;
     Map flows6;
+    Map fragments;
     Map drops;
 
     struct Member {
         std::string_view name;
         Map Maps::*map;
     };
-    static const std::array<Member, 18> members;
+    static const std::array<Member, 20> members;
 
     /// Opens what an agent has pinned in `folder`.
     static Result<Maps> open(const std::string &folder);
@@ -71,6 +74,7 @@ struct Arrays {
     MappedArray<uint32_t> generations;
     MappedArray<tw_bucket4> flows4;
     MappedArray<tw_bucket6> flows6;
+    MappedArray<tw_fragment> fragments;
 
     static Result<Arrays> of(const Maps &maps, bool writable);
 

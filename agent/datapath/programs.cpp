@@ -139,10 +139,11 @@ namespace {
 /// The configured size of each map whose size is a setting.
 uint32_t entries_of(std::string_view map, const Sizes &sizes, uint32_t standard)
 {
-    const std::array<std::pair<std::string_view, uint32_t>, 14> table{{
+    const std::array<std::pair<std::string_view, uint32_t>, 15> table{{
         {"services", sizes.services},
         {"totals", sizes.services},
         {"frontends", sizes.frontends},
+        {"vips", sizes.frontends},
         {"backends", sizes.backends},
         {"slots", (sizes.slots + 1) / 2},
         {"endpoints", sizes.endpoints * 2}, // an address of each family

@@ -36,7 +36,13 @@ Result<ServiceTables> ServiceTables::adopt(const Maps &maps, Arrays &arrays, Gra
     });
     if (!walked)
         return std::unexpected(walked.error());
-    tables.frontends_ = static_cast<uint32_t>(tables.orphans_.size());
+    for (const auto &[frontend, id] : tables.orphans_)
+        tables.count_frontend(frontend);
+    auto pinged = maps.vips.each<tw_address, uint32_t>(
+        [&](const tw_address &key, uint32_t) { tables.vips_[Address(key)].answers = true; });
+    if (!pinged)
+        return std::unexpected(pinged.error());
+    tables.changed_vips_.clear(); // those of the run before are looked at when everything is known
     for (const uint32_t id : tables.orphan_ids_)
         tables.adopt_service(id);
     return tables;
@@ -90,6 +96,7 @@ std::vector<std::string> ServiceTables::apply(ServiceChanges changes)
     }
     erase_frontends();
     insert_frontends(plans);
+    update_vips();
     rest_leaving();
     return std::exchange(lines_, {});
 }
@@ -275,8 +282,51 @@ void ServiceTables::erase_frontends()
         if (auto erased = maps_->frontends.erase(frontend.raw()); !erased)
             lines_.push_back(fmt::format("{}: {}", frontend.text(), erased.error().text()));
         else
-            frontends_--;
+            uncount_frontend(frontend);
     }
+}
+
+void ServiceTables::count_frontend(const Frontend &frontend)
+{
+    frontends_++;
+    if (frontend.address.is_unspecified())
+        return;
+    vips_[frontend.address].frontends++;
+    changed_vips_.push_back(frontend.address);
+}
+
+void ServiceTables::uncount_frontend(const Frontend &frontend)
+{
+    frontends_--;
+    if (frontend.address.is_unspecified())
+        return;
+    vips_[frontend.address].frontends--;
+    changed_vips_.push_back(frontend.address);
+}
+
+/// Has the addresses that frontends are on answer pings, and no others.
+void ServiceTables::update_vips()
+{
+    std::vector<tw_address> fresh;
+    for (const Address &address : std::exchange(changed_vips_, {})) {
+        const auto found = vips_.find(address);
+        if (found == vips_.end())
+            continue;
+        Vip &vip = found->second;
+        if (vip.frontends > 0) {
+            if (!std::exchange(vip.answers, true))
+                fresh.push_back(address.raw());
+            continue;
+        }
+        if (vip.answers)
+            if (auto erased = maps_->vips.erase(address.raw()); !erased)
+                lines_.push_back(fmt::format("{}: {}", address.text(), erased.error().text()));
+        vips_.erase(found);
+    }
+    const std::vector<uint32_t> values(fresh.size());
+    if (auto inserted = maps_->vips.insert(std::span<const tw_address>(fresh), std::span<const uint32_t>(values));
+        !inserted)
+        lines_.push_back(fmt::format("pings of some frontends stay unanswered: {}", inserted.error().text()));
 }
 
 void ServiceTables::insert_frontends(const std::unordered_map<ServiceKey, ServicePlan> &plans)
@@ -291,14 +341,15 @@ void ServiceTables::insert_frontends(const std::unordered_map<ServiceKey, Servic
     }
     const std::vector<Insertion> insertions = std::exchange(to_insert_, {});
     if (maps_->frontends.insert(std::span<const tw_frontend>(keys), std::span<const uint32_t>(ids))) {
-        frontends_ += static_cast<uint32_t>(keys.size());
+        for (const Insertion &insertion : insertions)
+            count_frontend(insertion.frontend);
         return;
     }
     // Some are in, some are not: find out one by one, and whose they are.
     for (size_t i = 0; i < insertions.size(); i++) {
         auto inserted = maps_->frontends.insert(keys[i], ids[i]);
         if (inserted || inserted.error().code() == EEXIST) {
-            frontends_++;
+            count_frontend(insertions[i].frontend);
             continue;
         }
         const ServiceKey &key = insertions[i].key;
@@ -317,6 +368,9 @@ std::vector<std::string> ServiceTables::sweep()
         free_service(id);
     orphan_ids_.clear();
     erase_frontends();
+    for (const auto &[address, vip] : vips_)
+        changed_vips_.push_back(address);
+    update_vips();
     rest_leaving();
     return std::exchange(lines_, {});
 }

@@ -14,7 +14,7 @@
 
 namespace thruway {
 
-/// Applies service plans to the maps `frontends`, `services`, `slots` and `backends`.
+/// Applies service plans to the maps `frontends`, `vips`, `services`, `slots` and `backends`.
 ///
 /// What a packet sees between two writes: backends are complete before a slot names them, slots before a service's
 /// range names them, the service before a frontend does. A change of backends is one 8-byte store of the range. What a
@@ -67,6 +67,11 @@ private:
         uint32_t first;
         uint32_t count;
     };
+    /// An address that frontends in the map have; pings of it are answered while it is in `vips`.
+    struct Vip {
+        uint32_t frontends = 0;
+        bool answers = false;
+    };
     struct Insertion {
         Frontend frontend;
         uint32_t id;
@@ -104,6 +109,9 @@ private:
     void free_service(uint32_t id);
     void erase_frontends();
     void insert_frontends(const std::unordered_map<ServiceKey, ServicePlan> &plans);
+    void count_frontend(const Frontend &frontend);
+    void uncount_frontend(const Frontend &frontend);
+    void update_vips();
     void fail_plan(ServicePlan plan, std::string line);
     void reclaim();
     void rest_leaving();
@@ -130,6 +138,8 @@ private:
     std::vector<Resting> leaving_;   // by the apply() under way
     std::deque<Resting> resting_;
     uint32_t frontends_ = 0;
+    std::unordered_map<Address, Vip> vips_;
+    std::vector<Address> changed_vips_;
 };
 
 } // namespace thruway

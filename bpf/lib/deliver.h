@@ -99,11 +99,26 @@ inline_always bool deliver_hop(void *data, void *end, const bool v6)
     return true;
 }
 
+/* Writes what the flow says into a later fragment: there are no ports, and the checksum is in the first one. */
+inline_always enum tw_drop translate_fragment(struct __sk_buff *skb, const struct packet *p, const struct flow *f,
+                                              const bool v6)
+{
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+    if (!nat_write_addresses(data + ETH_HLEN, end, &p->tuple, &f->to, v6))
+        return TW_DROP_REWRITE_FAILED;
+    if (v6) /* nothing in this packet makes up for the change, so a sum that the device computed has to follow it */
+        bpf_csum_update(skb, sum_fold32(sum_addresses(&p->tuple, &f->to, true)));
+    return TW_PASS;
+}
+
 /* Writes what the flow says into the packet. */
 inline_always enum tw_drop translate(struct __sk_buff *skb, const struct packet *p, const struct flow *f, const bool v6)
 {
     if (!(f->flags & TW_FLOW_TRANSLATED))
         return TW_PASS;
+    if (unlikely(p->kind == KIND_FRAGMENT))
+        return translate_fragment(skb, p, f, v6);
     if (nat_checksum(skb, p, &f->to, v6))
         return TW_DROP_REWRITE_FAILED;
     if (!nat_write((void *)(long)skb->data, (void *)(long)skb->data_end, p, &f->to, v6))
@@ -127,6 +142,47 @@ inline_always int deliver_resolve(const struct tw_nexthop *nexthop, const bool v
     return bpf_redirect_neigh(nexthop->link.ifindex, &neighbour, sizeof(neighbour), 0);
 }
 
+/* Leaves the packet to the host stack, rewritten. */
+inline_always int deliver_stack(struct __sk_buff *skb, const struct packet *p, const struct flow *f, int *reason,
+                                const bool v6)
+{
+    step(TW_STEP_DELIVER, TW_STEP_STACK);
+    *reason = translate(skb, p, f, v6);
+    return *reason ? VERDICT_DROP : VERDICT_NEXT;
+}
+
+/* True if the packet, or a segment of one that the kernel has joined, is too large for this MTU. How long the segments
+ * of joined SCTP packets are cannot be seen: their sender knows its MTU. */
+inline_always bool exceeds(struct __sk_buff *skb, const struct packet *p, u32 mtu)
+{
+    void *transport = packet_transport((void *)(long)skb->data, p), *end = (void *)(long)skb->data_end;
+    u32 segment = skb->gso_size, header = sizeof(struct udphdr);
+    struct tcphdr *tcp = transport;
+
+    if (!segment)
+        return true;
+    if (p->tuple.protocol == IPPROTO_SCTP)
+        return false;
+    if (p->tuple.protocol == IPPROTO_TCP) {
+        if ((void *)(tcp + 1) > end)
+            return true;
+        header = tcp->doff * 4;
+    }
+    return p->transport - ETH_HLEN + header + segment > mtu;
+}
+
+/* True if a packet that is too large may be cut into fragments by the host stack, after it has been translated: routers
+ * do that in IPv4 only. It then finds its way by the kernel's routes, which the stack does not let it do with a source
+ * that is this node's own. */
+inline_always bool fragmentable(struct __sk_buff *skb, const struct flow *f, const bool v6)
+{
+    struct iphdr *ip = (void *)(long)skb->data + ETH_HLEN;
+
+    if (v6 || (void *)(ip + 1) > (void *)(long)skb->data_end || ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT))
+        return false;
+    return !address_find(&node_addresses, &f->to.source);
+}
+
 /* Rewrites the packet for its flow and sends it to the flow's next hop. Says in `reason` why, if it is dropped. */
 inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const struct flow *f, int *reason,
                           const bool v6)
@@ -142,20 +198,32 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
             u16 flags;
         };
     } to;
+    union {
+        u64 word;
+        struct {
+            u32 ifindex;
+            u16 mtu;
+        };
+    } link;
 
-    if (next == NEXTHOP_STACK) {
-        step(TW_STEP_DELIVER, TW_STEP_STACK);
-        *reason = translate(skb, p, f, v6);
-        return *reason ? VERDICT_DROP : VERDICT_NEXT;
-    }
+    if (next == NEXTHOP_STACK)
+        return deliver_stack(skb, p, f, reason, v6);
     nexthop = bpf_map_lookup_elem(&nexthops, &next);
-    if (!nexthop || !nexthop->link.ifindex) {
+    link.word = nexthop ? READ_ONCE(*(u64 *)&nexthop->link) : 0;
+    if (!nexthop || !link.ifindex) {
         *reason = TW_DROP_NO_ENDPOINT;
         return VERDICT_DROP;
     }
-    if (p->hops <= 1) {
+    if (unlikely(p->hops <= 1)) {
         *reason = TW_DROP_HOPS;
         return VERDICT_DROP;
+    }
+    if (unlikely(skb->len > link.mtu + ETH_HLEN) && exceeds(skb, p, link.mtu)) {
+        *reason = TW_DROP_TOO_BIG;
+        if (!fragmentable(skb, f, v6))
+            return VERDICT_DROP;
+        skb->mark |= TW_MARK_HANDLED; /* to_pod and to_net have nothing to do with its fragments */
+        return deliver_stack(skb, p, f, reason, v6);
     }
     *reason = translate(skb, p, f, v6);
     if (*reason)
@@ -173,12 +241,12 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
         bpf_csum_update(skb, sum_fold32(sum_change(0, bpf_htons(0x0001), 0)));
     if (is_endpoint(next)) {
         step_deliver(TW_STEP_PEER, next, nexthop);
-        return bpf_redirect_peer(nexthop->link.ifindex, 0);
+        return bpf_redirect_peer(link.ifindex, 0);
     }
     skb->mark |= TW_MARK_HANDLED;
     if (likely(to.flags & TW_NEXTHOP_RESOLVED)) {
         step_deliver(TW_STEP_REDIRECT, next, nexthop);
-        return bpf_redirect(nexthop->link.ifindex, 0);
+        return bpf_redirect(link.ifindex, 0);
     }
     step_deliver(TW_STEP_NEIGHBOUR, next, nexthop);
     return deliver_resolve(nexthop, v6);

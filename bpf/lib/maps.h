@@ -10,6 +10,7 @@
 
 #include <thruway/drop.h>
 #include <thruway/flow.h>
+#include <thruway/fragment.h>
 #include <thruway/limits.h>
 #include <thruway/nexthop.h>
 #include <thruway/service.h>
@@ -33,6 +34,14 @@ struct {
     __type(key, struct tw_frontend);
     __type(value, u32);
 } MAP(frontends);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC); /* addresses of frontends that are nobody's own; the value says nothing */
+    __uint(max_entries, 4096);
+    __type(key, struct tw_address);
+    __type(value, u32);
+} MAP(vips);
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -157,6 +166,14 @@ struct {
     __type(key, u32);
     __type(value, struct tw_bucket6);
 } MAP(flows6);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, TW_FRAGMENTS);
+    __type(key, u32);
+    __type(value, struct tw_fragment);
+} MAP(fragments);
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

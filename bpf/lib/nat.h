@@ -4,6 +4,7 @@
 /* Writes a new tuple into a packet, with all its checksums. */
 
 #include "packet.h"
+#include "sctp.h"
 
 /* One's complement sum of what a change from `from` to `to` adds, over words that stand 2-byte aligned in a packet. */
 inline_always u64 sum_change(u64 sum, u32 from, u32 to)
@@ -77,8 +78,8 @@ inline_always long nat_checksum(struct __sk_buff *skb, const struct packet *p, c
     u32 addresses = sum_fold32(sum_addresses(&p->tuple, to, v6));
     long error = 0;
 
-    if (at == p->transport)
-        return 0;
+    if (protocol == IPPROTO_SCTP)
+        return !sctp_checksum((void *)(long)skb->data, (void *)(long)skb->data_end, p, to, v6);
     if (protocol != IPPROTO_ICMP) { /* ICMP for IPv4 has no pseudo-header */
         error = bpf_l4_csum_replace(skb, at, 0, addresses, flags | BPF_F_PSEUDO_HDR);
         /* For a checksum computed by the device (CHECKSUM_COMPLETE) the helper assumes that a header checksum makes

@@ -6,12 +6,16 @@
 #include "deliver.h"
 #include "drop.h"
 #include "flow.h"
+#include "fragment.h"
 #include "service.h"
 
 enum { SNAT_TRIES = 32 };
 
-/* What an opener says of a packet beside enum tw_drop: it is the host stack's business. */
-enum { OPEN_PASS = -1 };
+/* What an opener says of a packet beside enum tw_drop. */
+enum {
+    OPEN_PASS = -1, /* it is the host stack's business */
+    OPEN_PING = -2, /* it is to be answered, see service_pinged() */
+};
 
 /* Makes or mends the rows for a packet that found none, or whose flow's ends have moved (`stale`). */
 typedef int (*opener)(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale);
@@ -30,7 +34,7 @@ inline_always enum tw_drop packet_load(struct __sk_buff *skb, struct packet *p, 
     return parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, p, v6);
 }
 
-/* The packet's flow: found, or opened and then found. TW_PASS, OPEN_PASS or a reason to drop. */
+/* The packet's flow: found, or opened and then found. TW_PASS, what the opener said, or a reason to drop. */
 inline_always int find_or_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, struct tw_flow **row,
                                opener open, const bool v6)
 {
@@ -44,6 +48,8 @@ inline_always int find_or_open(struct __sk_buff *skb, const struct packet *p, st
             return TW_PASS;
         if (tries)
             break;
+        if (unlikely(p->kind == KIND_FRAGMENT && result == FLOW_MISSING)) /* a flow begins with a whole packet */
+            return TW_DROP_FRAGMENT;
         outcome = open(skb, p, f, result == FLOW_STALE);
         if (outcome == OPEN_PASS)
             step(TW_STEP_DELIVER, TW_STEP_STACK);
@@ -136,6 +142,8 @@ inline_always void established(const struct packet *p, const struct flow *f, str
 {
     if (!row)
         return;
+    if (unlikely(p->kind == KIND_FIRST_FRAGMENT))
+        fragment_learn(p, f->now, v6);
     flow_touch(row, segments, length, f->now);
     if (unlikely(flow_moves(f, p)))
         flow_advance(f->place, f->word, p->tcp_flags, v6);

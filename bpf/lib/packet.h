@@ -52,6 +52,9 @@ enum {
     ICMP4_ECHO = 8,
     ICMP4_TIME_EXCEEDED = 11,
     ICMP4_PARAMETER_PROBLEM = 12,
+    ICMP4_FRAGMENTATION_NEEDED = 4, /* a code of ICMP4_UNREACHABLE */
+    ICMP6_TOO_BIG = 2,
+    ICMP6_TIME_EXCEEDED = 3,
     ICMP6_ERRORS_END = 128, /* RFC 4443 2.1: errors have the high bit clear */
     ICMP6_ECHO = 128,
     ICMP6_ECHO_REPLY = 129,
@@ -68,6 +71,12 @@ struct icmp_header {
 struct port_header {
     u16 source;
     u16 destination;
+};
+
+struct sctp_header {
+    struct port_header ports;
+    u32 tag;
+    u32 checksum; /* CRC32c, least significant byte first */
 };
 
 struct ipv6_extension {
@@ -135,6 +144,19 @@ inline_always bool icmp_is_error(u8 type, const bool v6)
            type == ICMP4_PARAMETER_PROBLEM;
 }
 
+/* The least length of a transport header. */
+inline_always u32 transport_minimum(u8 protocol)
+{
+    switch (protocol) {
+    case IPPROTO_TCP:
+        return sizeof(struct tcphdr);
+    case IPPROTO_SCTP:
+        return sizeof(struct sctp_header);
+    default:
+        return sizeof(struct udphdr); /* that of ICMP is as long */
+    }
+}
+
 /* Reads ports, TCP flags and the like; `room` is how many bytes of transport the IP header promises. */
 inline_always enum tw_drop parse_transport(void *data, void *end, struct packet *p, u32 room, const bool v6)
 {
@@ -154,7 +176,7 @@ inline_always enum tw_drop parse_transport(void *data, void *end, struct packet 
             return TW_DROP_MALFORMED;
         break;
     case IPPROTO_SCTP:
-        if (room < 12 || at + 12 > end)
+        if (room < sizeof(struct sctp_header) || at + sizeof(struct sctp_header) > end)
             return TW_DROP_MALFORMED;
         break;
     case IPPROTO_ICMP:

@@ -32,6 +32,14 @@ inline_always bool service_find(const struct tw_address *address, u16 port, u8 p
     return true;
 }
 
+/* True for an echo request to an address that only frontends have: nobody is there to answer it but the datapath. */
+inline_always bool service_pinged(const struct packet *p)
+{
+    if (p->icmp_type != (p->tuple.protocol == IPPROTO_ICMP ? ICMP4_ECHO : ICMP6_ECHO))
+        return false;
+    return address_find(&vips, &p->tuple.destination) && !address_find(&node_addresses, &p->tuple.destination);
+}
+
 /* The index of a backend of the service, at random (multiply-shift, no modulo), and the backend; null if the service
  * has none. */
 inline_always const struct tw_backend *service_pick(u32 service, u32 *index)

@@ -21,7 +21,7 @@ inline_always u32 net_back(void *ctx, u32 ifindex, const struct packet *p)
 inline_always int net_open(void *ctx, u32 ifindex, const struct packet *p, struct flow *f, bool stale, const bool v6)
 {
     struct chosen chosen;
-    bool frontend;
+    bool frontend, pinged;
     int reason;
 
     if (stale) {
@@ -32,10 +32,13 @@ inline_always int net_open(void *ctx, u32 ifindex, const struct packet *p, struc
         return reason;
     }
     frontend = service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen);
-    if (!frontend && !address_find(&endpoints, &p->tuple.destination))
+    pinged = !frontend && service_pinged(p);
+    if (!frontend && !pinged && !address_find(&endpoints, &p->tuple.destination))
         return OPEN_PASS;
     if (address_find(&endpoints, &p->tuple.source) || address_find(&node_addresses, &p->tuple.source))
         return TW_DROP_SPOOFED_SOURCE;
+    if (pinged)
+        return OPEN_PING;
     f->to = p->tuple;
     f->flags = 0;
     f->service = 0;

@@ -160,16 +160,6 @@ TEST_CASE("a flow whose pod is gone finds the address's next owner only as a new
     CHECK(world.from_pod(a, packet.with_flags(ack)).frame == frame(World::in_pod(packet.with_flags(ack), heir)));
 }
 
-TEST_CASE("a packet at the end of its hops is dropped")
-{
-    World world;
-    const PodSpec &a = world.pod(2);
-    world.pod(3);
-
-    CHECK(world.from_pod(a, tcp("10.244.1.2:1000", "10.244.1.3:80").with_hops(1)).verdict == verdict_drop);
-    CHECK(world.drops(TW_DROP_HOPS) == 1);
-}
-
 TEST_CASE("what the datapath has dealt with is not looked at again on its way out")
 {
     World world;

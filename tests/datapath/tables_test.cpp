@@ -39,8 +39,8 @@ std::string contents(const World &world)
         REQUIRE(memory);
         all.append(memory->data(), memory->size());
     }
-    for (const Map *map :
-         {&maps.frontends, &maps.endpoints, &maps.nodes, &maps.gateways, &maps.ifindexes, &maps.node_addresses}) {
+    for (const Map *map : {&maps.frontends, &maps.vips, &maps.endpoints, &maps.nodes, &maps.gateways, &maps.ifindexes,
+                           &maps.node_addresses}) {
         std::vector<std::string> entries;
         REQUIRE(map->each_raw([&](const void *key, const void *value) {
             entries.push_back(std::string(static_cast<const char *>(key), map->key_size()) +
@@ -177,6 +177,22 @@ TEST_CASE("a full map is told once by name, and what fits goes on; room that com
 
     CHECK(world.services->apply({{}, {key("big")}}).empty()); // at once: nothing else may change for long
     CHECK(reached(world, client, "10.96.0.2:80", 400).size() == 30);
+}
+
+TEST_CASE("a run puts right what the run before did not come to: who answers pings")
+{
+    World world;
+    const Map &vips = world.datapath->maps().vips;
+    REQUIRE(world.services->apply({{plan("a", "10.96.0.1", {}), plan("b", "10.96.0.2", {})}, {}}).empty());
+    CHECK(vips.count() == 2U);
+    REQUIRE(vips.erase(address("10.96.0.1").raw()));
+    REQUIRE(vips.insert(address("10.96.0.3").raw(), 0U));
+
+    ServiceTables next = adopt(world);
+    REQUIRE(next.apply({{plan("a", "10.96.0.1", {})}, {}}).empty());
+    REQUIRE(next.sweep().empty());
+    CHECK(vips.count() == 1U);
+    CHECK(!vips.insert(address("10.96.0.1").raw(), 0U)); // it is there
 }
 
 TEST_CASE("frontends that do not fit are told by name")

@@ -107,8 +107,8 @@ World::~World()
 void World::clear()
 {
     const Maps &maps = datapath->maps();
-    for (const Map *map :
-         {&maps.frontends, &maps.endpoints, &maps.node_addresses, &maps.nodes, &maps.gateways, &maps.ifindexes}) {
+    for (const Map *map : {&maps.frontends, &maps.vips, &maps.endpoints, &maps.node_addresses, &maps.nodes,
+                           &maps.gateways, &maps.ifindexes}) {
         std::vector<std::vector<char>> keys;
         std::ignore = map->each_raw([&](const void *key, const void *) {
             const char *bytes = static_cast<const char *>(key);
@@ -118,7 +118,7 @@ void World::clear()
             bpf_map_delete_elem(map->fd(), key.data());
     }
     for (const Map *map : {&maps.services, &maps.slots, &maps.backends, &maps.totals, &maps.addresses, &maps.nexthops,
-                           &maps.generations, &maps.flows4, &maps.flows6}) {
+                           &maps.generations, &maps.flows4, &maps.flows6, &maps.fragments}) {
         const Mapping memory = must(Mapping::of(*map, true));
         std::memset(memory.data(), 0, memory.size());
     }
@@ -139,7 +139,7 @@ NextHop World::to_neighbour(const std::string &gateway) const
     return hop;
 }
 
-const PodSpec &World::pod(unsigned number)
+const PodSpec &World::pod(unsigned number, uint16_t mtu)
 {
     auto spec = std::make_unique<PodSpec>();
     spec->name = fmt::format("pod{}", number);
@@ -154,7 +154,7 @@ const PodSpec &World::pod(unsigned number)
 
     NextHop hop;
     hop.ifindex = spec->ifindex;
-    hop.mtu = 1500;
+    hop.mtu = mtu;
     hop.from = spec->host_mac;
     hop.to = spec->mac;
     hop.source = {address("172.20.0.11"), address("fd20::11")};
@@ -202,7 +202,7 @@ void World::remove_service(const std::string &name)
     services->apply(changes);
 }
 
-Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark)
+Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark, unsigned segment)
 {
     const Fd fd(bpf_obj_get(fmt::format("{}/programs/{}", pins, program).c_str()));
     Bytes out(packet.size() + 256);
@@ -212,6 +212,7 @@ Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &pa
 
     context.ifindex = ifindex;
     context.mark = mark;
+    context.gso_size = segment;
     options.sz = sizeof(options);
     options.data_in = packet.data();
     options.data_size_in = static_cast<uint32_t>(packet.size());

@@ -52,7 +52,7 @@ public:
     World &operator=(const World &) = delete;
 
     /// A pod with addresses 10.244.1.N and fd00:10:244:1::N.
-    const PodSpec &pod(unsigned number);
+    const PodSpec &pod(unsigned number, uint16_t mtu = 1500);
     void remove_pod(const PodSpec &pod);
 
     /// A service of one port; frontends and backends are written as in packet.h. A frontend ":30080" is a NodePort.
@@ -61,7 +61,11 @@ public:
     void remove_service(const std::string &name);
 
     Outcome from_pod(const PodSpec &pod, const Bytes &packet) { return run("from_pod", pod.ifindex, packet); }
-    Outcome from_pod(const PodSpec &pod, const Packet &packet) { return from_pod(pod, packet.build()); }
+    /// With a segment size the packet is one of several segments that the kernel has joined.
+    Outcome from_pod(const PodSpec &pod, const Packet &packet, unsigned segment = 0)
+    {
+        return run("from_pod", pod.ifindex, packet.build(), 0, segment);
+    }
     Outcome to_pod(const PodSpec &pod, const Bytes &packet, uint32_t mark = 0)
     {
         return run("to_pod", pod.ifindex, packet, mark);
@@ -99,7 +103,8 @@ public:
     std::unique_ptr<NextHopTables> nexthops;
 
 private:
-    Outcome run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark = 0);
+    Outcome run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark = 0,
+                unsigned segment = 0);
     void clear();
     NextHop to_neighbour(const std::string &gateway) const;
 

@@ -100,6 +100,59 @@ static unsigned char *writable(struct __sk_buff *skb, __u32 offset, __u32 size)
     return linear_start() + offset;
 }
 
+long bpf_skb_load_bytes(const struct __sk_buff *skb, __u32 offset, void *to, __u32 size)
+{
+    (void)skb;
+    if (offset > 0xffff || offset + size > frame->length)
+        return -EFAULT;
+    for (__u32 i = 0; i < size; i++, offset++)
+        ((unsigned char *)to)[i] = offset < frame->linear ? linear_start()[offset] : frame->bytes[offset];
+    return 0;
+}
+
+long bpf_skb_store_bytes(struct __sk_buff *skb, __u32 offset, const void *from, __u32 size, __u64 flags)
+{
+    unsigned char *at = writable(skb, offset, size);
+
+    if (flags & ~(BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH))
+        return -EINVAL;
+    if (!at)
+        return -EFAULT;
+    memcpy(at, from, size);
+    return 0;
+}
+
+long bpf_skb_change_tail(struct __sk_buff *skb, __u32 length, __u64 flags)
+{
+    if (flags || length < sizeof(struct ethhdr) || length > sizeof(frame->bytes))
+        return -EINVAL;
+    bpf_skb_pull_data(skb, frame->length);
+    ASAN_UNPOISON_MEMORY_REGION(arena, ARENA);
+    if (length > frame->length)
+        memset(linear_start() + frame->length, 0, length - frame->length);
+    frame->length = frame->linear = length;
+    frame->resized = true;
+    show(skb);
+    return 0;
+}
+
+/* Takes room away behind the Ethernet header. */
+long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 change, __u32 mode, __u64 flags)
+{
+    __u32 cut = -change, network = sizeof(struct ethhdr);
+    unsigned char *start = linear_start();
+
+    if (change >= 0 || mode != BPF_ADJ_ROOM_MAC || flags || network + cut + 20 > frame->length)
+        return -EOPNOTSUPP;
+    bpf_skb_pull_data(skb, frame->length);
+    ASAN_UNPOISON_MEMORY_REGION(arena, ARENA);
+    memmove(start + network, start + network + cut, frame->length - network - cut);
+    frame->length = frame->linear = frame->length - cut;
+    frame->resized = true;
+    show(skb);
+    return 0;
+}
+
 /* net/core/filter.c, for a packet whose checksum is complete (CHECKSUM_NONE): there pseudo-header or not is all one. */
 long bpf_l4_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags)
 {
@@ -133,9 +186,12 @@ __s64 bpf_csum_update(struct __sk_buff *skb, __u32 sum)
     return -EOPNOTSUPP; /* no device has computed the sum of this packet */
 }
 
+/* Stands still for flows; goes on for what has a limit in time. */
 __u64 bpf_ktime_get_coarse_ns(void)
 {
-    return 100ULL << 32;
+    static __u64 calls;
+
+    return (100ULL << 32) + (calls++ % 64 << 26);
 }
 
 __u32 bpf_get_prandom_u32(void)

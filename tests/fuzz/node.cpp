@@ -95,6 +95,8 @@ void put_service(uint32_t id, const ServiceText &service)
         const Endpoint from = endpoint(text);
         put("frontends",
             tw_frontend{.address = from.address, .port = from.port, .protocol = service.protocol, .unused = {}}, id);
+        if (!text.starts_with(":") && !text.starts_with("[]"))
+            put("vips", from.address, uint32_t{0});
     }
 }
 
@@ -135,8 +137,9 @@ void node_setup()
     config.tcp_established = 1000;
     config.tcp_half_open = config.tcp_closing = config.udp_one_way = config.udp_two_way = config.icmp = 10;
     shim_uplink = uplink_ifindex;
-    for (const char *name : {"frontends", "services", "slots", "backends", "endpoints", "node_addresses", "addresses",
-                             "nodes", "gateways", "ifindexes", "nexthops", "generations", "flows4", "flows6", "drops"})
+    for (const char *name :
+         {"frontends", "services", "slots", "backends", "endpoints", "node_addresses", "addresses", "nodes", "gateways",
+          "ifindexes", "nexthops", "generations", "flows4", "flows6", "drops", "vips", "fragments"})
         shim_clear(&map(name));
 
     put("addresses", uint32_t{1}, address("172.20.0.11"));
@@ -168,6 +171,7 @@ void node_reset()
 {
     for (const auto *name : {"flows4", "flows6"})
         std::memset(*map(name).values, 0, size_t{flow_buckets_max} * map(name).value_size);
+    shim_clear(&map("fragments"));
 }
 
 uint32_t ifindex_of(const Step &step)

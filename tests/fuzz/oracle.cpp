@@ -137,11 +137,17 @@ std::string judge_step(const Step &step)
     const std::span<const uint8_t> after(packet.bytes, packet.length);
     if (verdict != verdict_next && verdict != verdict_drop && verdict != verdict_redirect)
         return fmt::format("verdict {}", verdict);
-    if (const uint64_t dropped = drops() - drops_before; dropped != (verdict == verdict_drop ? 1 : 0))
+    // A packet that became an error to its sender counts as dropped.
+    const bool answered = verdict == verdict_redirect && packet.resized != 0;
+    if (const uint64_t dropped = drops() - drops_before; dropped != (verdict == verdict_drop || answered ? 1 : 0))
         return fmt::format("verdict {} and {} drops counted", verdict, dropped);
     if (verdict == verdict_redirect && packet.redirected == 0)
         return "redirected to no interface";
-    if (verdict == verdict_drop || packet.resized)
+    if (answered) {
+        const auto sums = sums_of(after);
+        return sums && sums->header && sums->transport ? "" : "an error of our own with a wrong checksum";
+    }
+    if (verdict == verdict_drop)
         return {};
     if (packet.length != step.bytes.size())
         return fmt::format("length {} became {}", step.bytes.size(), packet.length);

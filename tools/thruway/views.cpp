@@ -90,6 +90,13 @@ MapView frontends_view(const Site &site)
                                             });
 }
 
+MapView vips_view(const Site &site)
+{
+    return hash_view<tw_address, uint32_t>({"/address"}, site.maps.vips, [](const tw_address &key, uint32_t) -> Row {
+        return {{"address", text_of(key)}};
+    });
+}
+
 Result<MapView> services_view(const Site &site)
 {
     auto in_use = services_in_use(site);
@@ -305,6 +312,22 @@ MapView flows_view(const MappedArray<Bucket> &buckets)
         [row](uint32_t place) { return raw_flow_row(place, row(place)); });
 }
 
+MapView fragments_view(const Site &site)
+{
+    return array_view(
+        {"/fragment", "/source", "/destination", "/protocol", "/identification", "/last_seen"}, TW_FRAGMENTS,
+        [&site](uint32_t i) { return site.arrays.fragments[i].word != 0; },
+        [&site](uint32_t i) -> Row {
+            const tw_fragment row = site.arrays.fragments[i];
+            return {{"fragment", i},
+                    {"source", endpoint_text(Address(row.source), ntohs(row.source_port))},
+                    {"destination", endpoint_text(Address(row.destination), ntohs(row.destination_port))},
+                    {"protocol", transport_name(row.protocol)},
+                    {"identification", row.identification},
+                    {"last_seen", row.seen}};
+        });
+}
+
 /// Counters of a reason at a hook, over all CPUs.
 Result<MapView> drops_view(const Site &site)
 {
@@ -341,6 +364,7 @@ const auto &viewers()
     static const auto all = std::to_array<Viewer>({
         {"layout", layout_view},
         {"frontends", frontends_view},
+        {"vips", vips_view},
         {"services", services_view},
         {"slots", slots_view},
         {"backends", backends_view},
@@ -356,6 +380,7 @@ const auto &viewers()
         {"generations", generations_view},
         {"flows4", [](const Site &site) { return flows_view(site.arrays.flows4); }},
         {"flows6", [](const Site &site) { return flows_view(site.arrays.flows6); }},
+        {"fragments", fragments_view},
         {"drops", drops_view},
     });
     static_assert(std::tuple_size_v<std::remove_cvref_t<decltype(all)>> == std::tuple_size_v<decltype(Maps::members)>,

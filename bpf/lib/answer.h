@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#pragma once
+
+/* What the datapath itself says to the sender of a packet: an ICMP error in the place of one that cannot go on, and the
+ * answer to a ping. It leaves by the device that the packet came in by, to the MAC that it came from. */
+
+#include "drop.h"
+#include "flow.h"
+#include "maps.h"
+#include "nat.h"
+#include "open.h"
+#include "packet.h"
+
+enum {
+    ANSWER_HOPS = 64,
+    ANSWER_SERVICE = 0xc0, /* internetwork control, RFC 1812 section 4.3.2.5 */
+    ERROR4_MAX = 576,      /* RFC 1812 section 4.3.2.3 */
+    ERROR6_MAX = 1280,     /* RFC 4443 section 2.4 */
+    ERROR_WINDOW_SHIFT = 26,
+    ERROR_WINDOW_MAX = 64,
+};
+
+/* Headers of an error as they lie in a frame, with the IP header 4-byte aligned in memory. */
+struct error_frame4 {
+    u16 unused;
+    struct ethhdr ethernet;
+    struct iphdr ip;
+    struct icmp_header icmp;
+} __attribute__((packed, aligned(4)));
+
+struct error_frame6 {
+    u16 unused;
+    struct ethhdr ethernet;
+    struct ipv6hdr ip;
+    struct icmp_header icmp;
+} __attribute__((packed, aligned(4)));
+
+enum {
+    ERROR_FRAME_IP = 2 + ETH_HLEN,
+    ERROR_FRAME_MAX = ERROR_FRAME_IP + ERROR6_MAX,
+};
+
+/* Where an error is put together, and how many this CPU has sent of late. */
+struct answer_room {
+    u32 window;
+    u32 sent;
+    union {
+        u8 bytes[ERROR_FRAME_MAX];
+        u32 words[ERROR_FRAME_MAX / 4];
+        struct error_frame4 v4;
+        struct error_frame6 v6;
+    } frame;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct answer_room);
+} MAP(answer_room);
+
+/* RFC 4443 section 2.4 (f): errors have a limit, about a thousand a second and CPU here. A flood of packets that cannot
+ * go on costs no more than that, and does not become one of errors to whom they claim to come from. */
+inline_always bool error_allowed(struct answer_room *room)
+{
+    u32 window = bpf_ktime_get_coarse_ns() >> ERROR_WINDOW_SHIFT; /* 67 ms */
+
+    if (room->window != window) {
+        room->window = window;
+        room->sent = 0;
+    }
+    return ++room->sent <= ERROR_WINDOW_MAX;
+}
+
+/* The frame is cleared before it is filled and summed up as a whole, however long the quote is, and before it has an IP
+ * header. A loop that ends where the quote does would be a world of its own for the verifier at each end. */
+__weak int error_clear(void)
+{
+    struct answer_room *room = bpf_map_lookup_elem(&answer_room, &(u32){0});
+
+    if (!room)
+        return 0;
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < ERROR_FRAME_MAX / 4; i++)
+        WRITE_ONCE(room->frame.words[i], 0);
+    return 0;
+}
+
+__weak u32 error_sum(void)
+{
+    struct answer_room *room = bpf_map_lookup_elem(&answer_room, &(u32){0});
+    u64 sum = 0;
+
+    if (!room)
+        return 0;
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < ERROR_FRAME_MAX / 4; i++)
+        sum += room->frame.words[i];
+    return sum_fold32(sum);
+}
+
+inline_always void error_head4(struct answer_room *room, const struct tw_address *source, const struct packet *p,
+                               u32 size)
+{
+    struct error_frame4 *frame = &room->frame.v4;
+    u64 sum = 0;
+
+    frame->ip = (struct iphdr){
+        .version = 4,
+        .ihl = sizeof(frame->ip) / 4,
+        .tos = ANSWER_SERVICE,
+        .tot_len = bpf_htons(size),
+        .frag_off = bpf_htons(IPV4_DONT_FRAGMENT),
+        .ttl = ANSWER_HOPS,
+        .protocol = IPPROTO_ICMP,
+        .saddr = source->word[3],
+        .daddr = p->tuple.source.word[3],
+    };
+    for (u32 i = 0; i < sizeof(frame->ip) / 4; i++)
+        sum += room->frame.words[ERROR_FRAME_IP / 4 + i];
+    frame->ip.check = checksum_after(0xffff, sum);
+}
+
+inline_always void error_head6(struct answer_room *room, const struct tw_address *source, const struct packet *p,
+                               u32 size)
+{
+    struct error_frame6 *frame = &room->frame.v6;
+
+    frame->ip = (struct ipv6hdr){
+        .version = 6,
+        .payload_len = bpf_htons(size - sizeof(frame->ip)),
+        .nexthdr = IPPROTO_ICMPV6,
+        .hop_limit = ANSWER_HOPS,
+    };
+    __builtin_memcpy(&frame->ip.saddr, source, sizeof(frame->ip.saddr));
+    __builtin_memcpy(&frame->ip.daddr, &p->tuple.source, sizeof(frame->ip.daddr));
+}
+
+/* What of the IPv6 header an ICMPv6 checksum covers (RFC 8200 section 8.1). */
+inline_always u64 error_pseudo_header(const struct answer_room *room, u32 size)
+{
+    const u32 *address = &room->frame.words[(ERROR_FRAME_IP + __builtin_offsetof(struct ipv6hdr, saddr)) / 4];
+    u64 sum = bpf_htonl(size) + (u64)bpf_htonl(IPPROTO_ICMPV6);
+
+    for (int i = 0; i < 8; i++)
+        sum += address[i];
+    return sum;
+}
+
+/* Puts the frame in `room` in the place of the packet. What the kernel knows of the packet's checksum and segments must
+ * not stay: a sender's device would still write a transport checksum into what is no transport header any more. The
+ * kernel forgets that when the place where it begins is cut off. */
+inline_always long error_replace(struct __sk_buff *skb, struct answer_room *room, const struct packet *p, u32 length)
+{
+    u32 cut = p->transport + 1;
+    long error = bpf_skb_change_tail(skb, length + cut, 0);
+
+    if (!error)
+        error = bpf_skb_adjust_room(skb, -(s32)cut, BPF_ADJ_ROOM_MAC, 0);
+    asm volatile("" : "+r"(length));
+    if (error || length > sizeof(room->frame.bytes) - 2)
+        return -1;
+    return bpf_skb_store_bytes(skb, 0, &room->frame.bytes[2], length, BPF_F_RECOMPUTE_CSUM);
+}
+
+/* Copies the beginning of the packet behind the error's headers, as it came. Returns how much of it, 0 on failure. */
+inline_always u32 error_quote(struct __sk_buff *skb, struct answer_room *room, u32 head, const bool v6)
+{
+    const u32 max = (v6 ? ERROR6_MAX : ERROR4_MAX) - head;
+    u32 size = skb->len - ETH_HLEN;
+
+    if (size > max)
+        size = max;
+    asm volatile("" : "+r"(size)); /* so that the verifier sees the bounds where they are needed */
+    if (!size || size > max || bpf_skb_load_bytes(skb, ETH_HLEN, &room->frame.bytes[ERROR_FRAME_IP + head], size))
+        return 0;
+    return size;
+}
+
+inline_always void error_kind(struct icmp_header *icmp, enum tw_drop reason, u32 mtu, const bool v6)
+{
+    bool too_big = reason == TW_DROP_TOO_BIG;
+
+    *icmp = (struct icmp_header){
+        .type = too_big ? (v6 ? ICMP6_TOO_BIG : ICMP4_UNREACHABLE) : (v6 ? ICMP6_TIME_EXCEEDED : ICMP4_TIME_EXCEEDED),
+        .code = too_big && !v6 ? ICMP4_FRAGMENTATION_NEEDED : 0,
+        .sequence = too_big ? bpf_htons(mtu) : 0, /* in IPv6 the low half of a word */
+    };
+}
+
+/* Makes of a packet that cannot go on the error that says why, and sends it back. `back` is the way that the packet
+ * came by: it has our address on that side. No error is about an error (RFC 1122 section 3.2.2), nor about a later
+ * fragment, since the first one has its own. */
+inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, enum tw_drop reason, u32 back, u32 mtu,
+                               const bool v6)
+{
+    struct answer_room *room = bpf_map_lookup_elem(&answer_room, &(u32){0});
+    struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &back);
+    const u32 head = (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + sizeof(struct icmp_header);
+    struct tw_address *source;
+    struct icmp_header *icmp;
+    struct ethhdr *ethernet;
+    u32 size, index;
+    u64 sum;
+
+    if (!room || !nexthop || p->kind == KIND_ICMP_ERROR || p->kind == KIND_FRAGMENT || !error_allowed(room))
+        return VERDICT_DROP;
+    index = nexthop->source[v6];
+    source = bpf_map_lookup_elem(&addresses, &index);
+    error_clear();
+    size = error_quote(skb, room, head, v6);
+    if (!index || !source || !size)
+        return VERDICT_DROP;
+    icmp = v6 ? &room->frame.v6.icmp : &room->frame.v4.icmp;
+    error_kind(icmp, reason, mtu, v6);
+    sum = error_sum();
+    if (v6) {
+        error_head6(room, source, p, head + size);
+        sum += error_pseudo_header(room, sizeof(*icmp) + size);
+    } else {
+        error_head4(room, source, p, head + size);
+    }
+    icmp->checksum = checksum_after(0xffff, sum);
+    ethernet = &room->frame.v4.ethernet;
+    ethernet->h_proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+    if (bpf_skb_load_bytes(skb, 0, ethernet->h_source, ETH_ALEN) ||
+        bpf_skb_load_bytes(skb, ETH_ALEN, ethernet->h_dest, ETH_ALEN) ||
+        error_replace(skb, room, p, ETH_HLEN + head + size))
+        return VERDICT_DROP;
+    skb->mark |= TW_MARK_HANDLED;
+    return bpf_redirect(skb->ifindex, 0);
+}
+
+__weak int error_answer4(struct __sk_buff *skb, const struct packet *p, u32 reason, u32 back, u32 mtu)
+{
+    return p ? error_answer(skb, p, reason, back, mtu, false) : VERDICT_DROP;
+}
+
+__weak int error_answer6(struct __sk_buff *skb, const struct packet *p, u32 reason, u32 back, u32 mtu)
+{
+    return p ? error_answer(skb, p, reason, back, mtu, true) : VERDICT_DROP;
+}
+
+/* Ends a packet that deliver() refuses: counted, and with an error to its sender where there is one for the reason. */
+inline_always int refuse(struct __sk_buff *skb, const struct packet *p, const struct flow *f, enum tw_drop reason,
+                         enum tw_hook hook, const bool v6)
+{
+    u32 next = f->next;
+    struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &next);
+    int verdict = drop(reason, hook, skb->len);
+
+    if (config.dry || !nexthop || (reason != TW_DROP_HOPS && reason != TW_DROP_TOO_BIG))
+        return verdict;
+    return v6 ? error_answer6(skb, p, reason, f->back, nexthop->link.mtu)
+              : error_answer4(skb, p, reason, f->back, nexthop->link.mtu);
+}
+
+/* --- pings --- */
+
+/* Makes an echo request its reply (RFC 792, RFC 4443 section 4.2). */
+inline_always bool ping_turn(void *data, void *end, const struct packet *p, const bool v6)
+{
+    struct icmp_header *icmp = packet_transport(data, p);
+    struct ethhdr *ethernet = data;
+    struct tuple turned;
+    u8 mac[ETH_ALEN];
+
+    tuple_reverse(&p->tuple, &turned);
+    if ((void *)(icmp + 1) > end)
+        return false;
+    icmp->checksum =
+        checksum_after(icmp->checksum, v6 ? sum_change(0, bpf_htons(ICMP6_ECHO << 8), bpf_htons(ICMP6_ECHO_REPLY << 8))
+                                          : sum_change(0, bpf_htons(ICMP4_ECHO << 8), 0));
+    icmp->type = v6 ? ICMP6_ECHO_REPLY : ICMP4_ECHO_REPLY;
+    if ((void *)(ethernet + 1) > end || !nat_write_addresses(ethernet + 1, end, &p->tuple, &turned, v6))
+        return false;
+    __builtin_memcpy(mac, ethernet->h_dest, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_dest, ethernet->h_source, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_source, mac, ETH_ALEN);
+    if (v6) {
+        struct ipv6hdr *ip = data + ETH_HLEN;
+
+        if ((void *)(ip + 1) > end)
+            return false;
+        ip->hop_limit = ANSWER_HOPS;
+    } else {
+        struct iphdr *ip = data + ETH_HLEN;
+
+        if ((void *)(ip + 1) > end)
+            return false;
+        ip->check = checksum_after(ip->check, sum_change(0, bpf_htons(ip->ttl << 8), bpf_htons(ANSWER_HOPS << 8)));
+        ip->ttl = ANSWER_HOPS;
+    }
+    return true;
+}
+
+/* Answers a ping on behalf of a frontend's address; `flags` as of bpf_redirect. One in fragments is not worth a row. */
+inline_always int ping_answer(struct __sk_buff *skb, const struct packet *p, enum tw_hook hook, u64 flags,
+                              const bool v6)
+{
+    if (p->kind != KIND_FLOW)
+        return drop(TW_DROP_FRAGMENT, hook, skb->len);
+    if (!ping_turn((void *)(long)skb->data, (void *)(long)skb->data_end, p, v6))
+        return drop(TW_DROP_REWRITE_FAILED, hook, skb->len);
+    skb->mark |= TW_MARK_HANDLED;
+    return bpf_redirect(skb->ifindex, flags);
+}
+
+__weak int ping_answer4(struct __sk_buff *skb, const struct packet *p, u32 hook, u64 flags)
+{
+    return p ? ping_answer(skb, p, hook, flags, false) : VERDICT_DROP;
+}
+
+__weak int ping_answer6(struct __sk_buff *skb, const struct packet *p, u32 hook, u64 flags)
+{
+    return p ? ping_answer(skb, p, hook, flags, true) : VERDICT_DROP;
+}
+
+/* What becomes of a packet for which no flow was made. */
+inline_always int unopened(struct __sk_buff *skb, const struct packet *p, int reason, enum tw_hook hook, const bool v6)
+{
+    if (reason == OPEN_PASS)
+        return VERDICT_NEXT;
+    if (reason == OPEN_PING)
+        return v6 ? ping_answer6(skb, p, hook, 0) : ping_answer4(skb, p, hook, 0);
+    return drop(reason, hook, skb->len);
+}
