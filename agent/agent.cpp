@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/agent.h"
 
+#include "agent/datapath/flow_tables.h"
 #include "agent/file/source.h"
 #include "agent/node/reserved_ports.h"
 
@@ -16,6 +17,10 @@ namespace thruway {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// Between two slices of a walk through the flow table: if nothing hurries, and if somebody waits for what it does.
+constexpr auto walk_pause = std::chrono::milliseconds(250);
+constexpr auto walk_hurry = std::chrono::milliseconds(10);
 
 /// The root of the cgroup2 hierarchy, wherever it is mounted.
 Result<std::string> cgroup_root()
@@ -106,6 +111,7 @@ Result<> Agent::open_datapath()
     if (!arrays)
         return std::unexpected(arrays.error());
     arrays_ = std::move(*arrays);
+    gc_.emplace(datapath_, arrays_);
     auto grace = GracePeriod::start();
     if (!grace)
         return std::unexpected(grace.error());
@@ -136,15 +142,69 @@ Result<> Agent::open_network()
     if (auto restored = pods_->restore(); !restored)
         return restored;
     host_->on_change([this] { pods_->refresh(); });
-    if (config_.sock == SockMode::off)
-        datapath_.detach_sockets();
-    else if (auto attached = datapath_.attach_sockets(); !attached)
+    if (auto attached = attach_sockets(); !attached)
         return attached;
     datapath_.commit();
+    use_current_table();
+    walk_flows();
     if (auto reserved = ReservedPorts(reserved_ports_record(config_))
                             .reserve(PortSet::range(snat_first, snat_first + snat_count - 1));
         !reserved)
         spdlog::warn("{}: node ports and sockets of this node may meet", reserved.error().text());
+    return {};
+}
+
+Result<> Agent::attach_sockets()
+{
+    if (config_.sock != SockMode::off)
+        return datapath_.attach_sockets();
+    datapath_.detach_sockets();
+    return {};
+}
+
+/// All hooks have programs that know both flow tables, if there are two.
+void Agent::use_current_table()
+{
+    if (!datapath_.maps().changing())
+        return;
+    use_current_flow_tables(arrays_);
+    current_table_ticket_ = grace_->ticket();
+}
+
+/// Walks a slice of the flow table, and plans the next one.
+void Agent::walk_flows()
+{
+    const auto start = std::chrono::steady_clock::now();
+    const bool changing = datapath_.maps().changing();
+    const bool moves = changing && grace_->passed(current_table_ticket_);
+    auto ended = gc_->step(moves);
+    metrics_.walked(std::chrono::steady_clock::now() - start);
+    if (!ended) {
+        spdlog::error("{}", ended.error().text());
+    } else if (*ended && moves && gc_->left() == 0) {
+        if (auto done = end_table_change(); !done) {
+            spdlog::error("flow table: the previous one stays until the next start: {}", done.error().text());
+            current_table_ticket_ = UINT64_MAX;
+        }
+    }
+    const bool hurries = gc_->hurries() || (moves && datapath_.maps().changing());
+    loop_->after(hurries ? walk_hurry : walk_pause, [this] { walk_flows(); });
+}
+
+/// The previous flow table is empty: programs that do not know it take the place of those that do.
+Result<> Agent::end_table_change()
+{
+    for (const auto &step : std::initializer_list<std::function<Result<>()>>{
+             [this] { return datapath_.forget_previous_table(); },
+             [this] { return host_->attach(); },
+             [this] { return pods_->attach(); },
+             [this] { return attach_sockets(); },
+         })
+        if (auto done = step(); !done)
+            return done;
+    datapath_.drop_previous_table();
+    arrays_.previous.reset();
+    spdlog::info("flow table: all flows have moved to the new one");
     return {};
 }
 
@@ -223,6 +283,8 @@ void Agent::apply()
         refuse(line);
     for (const std::string &line : services_.take_refusals())
         refuse(line);
+    for (const tw_purge &purge : service_tables_->take_purges())
+        gc_->purge(purge);
     apply_nodes();
     metrics_.synced(std::chrono::steady_clock::now() - start);
 }
@@ -280,6 +342,7 @@ MetricsSnapshot Agent::snapshot() const
                         {"Node", nodes_.all().size()},
                         {"Pod", pod_objects_.size()}};
     service_tables_->each([&](const ServiceKey &key, uint32_t id) { snapshot.services.emplace_back(key, id); });
+    snapshot.previous = arrays_.previous;
     return snapshot;
 }
 

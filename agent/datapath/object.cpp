@@ -61,11 +61,14 @@ std::array<uint8_t, 32> digest_of(const tw_config &config, const Maps &maps)
     digest.add(code, size);
     digest.add(&config, sizeof(config));
     for (const Maps::Member &member : Maps::members) {
-        bpf_map_info info{};
-        uint32_t length = sizeof(info);
-        bpf_map_get_info_by_fd((maps.*member.map).fd(), &info, &length);
-        digest.add(&info.id, sizeof(info.id));
+        const uint32_t id = (maps.*member.map).id();
+        digest.add(&id, sizeof(id));
     }
+    if (config.previous_mask != 0)
+        for (const Map *map : {&maps.previous4, &maps.previous6}) {
+            const uint32_t id = map->id();
+            digest.add(&id, sizeof(id));
+        }
     return digest.value();
 }
 

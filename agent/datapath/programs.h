@@ -13,7 +13,12 @@
 #include <string_view>
 #include <vector>
 
+struct datapath; // the skeleton
+
 namespace thruway {
+
+/// The program that walks the flow table (bpf/gc.bpf.c): pinned with the others, but attached to nothing.
+constexpr std::string_view gc_program = "gc";
 
 /// Source ports for SNAT. Their number is a power of two.
 constexpr uint16_t snat_first = 49'152;
@@ -45,6 +50,7 @@ public:
     [[nodiscard]] const Maps &maps() const { return maps_; }
     [[nodiscard]] const Features &features() const { return features_; }
     [[nodiscard]] bool loaded() const { return loaded_; }
+    [[nodiscard]] int gc() const { return gc_.get(); }
 
     /// Attaches from_net and to_net to an uplink: by tcx links where the kernel has them. A device that has them
     /// already gets the current ones in their place, in one step.
@@ -68,17 +74,25 @@ public:
     /// Notes that what is pinned is what this agent has loaded. To be called when all is attached.
     void commit();
 
+    /// Loads programs that do not know the previous flow table, which is empty now. They have to be attached in the
+    /// place of those that do; then, and not before, drop_previous_table().
+    Result<> forget_previous_table();
+    void drop_previous_table();
+
     /// Removes every pin and attachment below `bpffs`; nothing else is touched.
     static Result<> cleanup(const std::string &bpffs);
 
 private:
-    Result<> load(const DatapathOptions &options);
+    Result<> load(bool previous);
+    bool take_over_programs();
+    Result<Fd> pin_program(const datapath &skeleton, std::string_view name) const;
+    [[nodiscard]] std::string program_path(std::string_view program) const;
 
-    std::string bpffs_;
-    std::string cgroup_;
+    DatapathOptions options_;
     Features features_;
     Maps maps_;
     std::vector<Fd> programs_; // as `hooks` has them
+    Fd gc_;
     Links links_;
     std::array<uint8_t, 32> digest_{};
     bool loaded_ = false;

@@ -164,6 +164,14 @@ void HostNetwork::set_neighbours(const std::vector<Neighbour> &neighbours)
             found->second = neighbour.mac;
 }
 
+Result<> HostNetwork::attach()
+{
+    for (const auto &[index, uplink] : uplinks_)
+        if (auto attached = datapath_->attach_uplink(index, uplink.link.name); !attached)
+            return attached;
+    return {};
+}
+
 void HostNetwork::attach_uplinks()
 {
     for (const auto &[index, uplink] : uplinks_) {

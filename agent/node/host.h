@@ -35,6 +35,9 @@ public:
     /// This node's addresses as its Node object has them, primary first; they are preferred to what interfaces say.
     void set_internal_addresses(const std::vector<Address> &addresses);
 
+    /// Attaches the datapath's programs to all uplinks, in the place of others of ours.
+    Result<> attach();
+
     /// Removes routes and neighbours of ours that nothing wants. To be called once the sources have told everything.
     void sweep();
 

@@ -283,6 +283,14 @@ Result<> Pods::place(const PodInterface &pod)
     return nexthops_->set_endpoint(pod.addresses, hop_to(pod));
 }
 
+Result<> Pods::attach()
+{
+    for (const auto &[key, pod] : pods_)
+        if (auto attached = datapath_->attach_pod(pod.ifindex, pod.device); !attached)
+            return attached;
+    return {};
+}
+
 void Pods::refresh()
 {
     for (const auto &[key, pod] : pods_)

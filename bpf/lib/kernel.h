@@ -18,6 +18,7 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s16 s16;
 typedef __s32 s32;
 
 #define bool _Bool
@@ -48,4 +49,14 @@ enum {
         u64 low = (value);                                                                                             \
         asm volatile("%0 &= %1" : "+r"(low) : "i"(mask));                                                              \
         low;                                                                                                           \
+    })
+
+/* Atomic operations that all memory accesses keep to their side of, on every architecture. In BPF only those that
+ * return the old value are such barriers: without it the compiler emits, and arm64 executes (STADD), an unordered one.
+ */
+#define ordered(operation)                                                                                             \
+    ({                                                                                                                 \
+        typeof(operation) old = operation;                                                                             \
+        asm volatile("" : : "r"(old) : "memory");                                                                      \
+        old;                                                                                                           \
     })

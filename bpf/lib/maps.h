@@ -154,7 +154,7 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1024);
+    __uint(max_entries, 1280);
     __type(key, u32);
     __type(value, struct tw_bucket4);
 } MAP(flows4);
@@ -162,7 +162,7 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1024);
+    __uint(max_entries, 1280);
     __type(key, u32);
     __type(value, struct tw_bucket6);
 } MAP(flows6);
@@ -174,6 +174,37 @@ struct {
     __type(key, u32);
     __type(value, struct tw_fragment);
 } MAP(fragments);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct tw_bucket4);
+} MAP(previous4);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct tw_bucket6);
+} MAP(previous6);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, TW_PURGES);
+    __type(key, u32);
+    __type(value, struct tw_purge);
+} MAP(purges);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); /* by enum tw_flow_event */
+    __uint(max_entries, TW_FLOW_EVENT_COUNT);
+    __type(key, u32);
+    __type(value, u64);
+} MAP(flow_events);
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

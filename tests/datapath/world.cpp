@@ -41,7 +41,7 @@ Address host(const std::string &text)
     return address(text.starts_with('[') ? text.substr(1, text.size() - 2) : text);
 }
 
-World::World()
+DatapathOptions World::options()
 {
     DatapathOptions options;
     options.bpffs = pins;
@@ -54,13 +54,20 @@ World::World()
                      .nodes = 64,
                      .node_addresses = 16,
                      .flows = 4096};
-    datapath = std::make_unique<Datapath>(must(Datapath::open(options)));
+    return options;
+}
+
+World::World()
+{
+    datapath = std::make_unique<Datapath>(must(Datapath::open(options())));
     datapath->commit(); // the next test's agent finds these programs and loads none
     arrays = must(Arrays::of(datapath->maps(), true));
     grace = must(GracePeriod::start());
     services = std::make_unique<ServiceTables>(must(ServiceTables::adopt(datapath->maps(), arrays, *grace)));
     nexthops = std::make_unique<NextHopTables>(
-        must(NextHopTables::adopt(datapath->maps(), arrays, *grace, options.sizes.endpoints)));
+        must(NextHopTables::adopt(datapath->maps(), arrays, *grace, options().sizes.endpoints)));
+
+    gc = std::make_unique<Gc>(*datapath, arrays);
 
     Netlink netlink = must(Netlink::open());
     std::ignore = netlink.delete_link("up0");
@@ -123,8 +130,9 @@ void World::clear()
         std::memset(memory.data(), 0, memory.size());
     }
     const std::vector<tw_count> zero(static_cast<size_t>(libbpf_num_possible_cpus()));
-    for (uint32_t index = 0; index < maps.drops.capacity(); index++)
-        bpf_map_update_elem(maps.drops.fd(), &index, zero.data(), BPF_ANY);
+    for (const Map *map : {&maps.drops, &maps.flow_events})
+        for (uint32_t index = 0; index < map->capacity(); index++)
+            bpf_map_update_elem(map->fd(), &index, zero.data(), BPF_ANY);
 }
 
 NextHop World::to_neighbour(const std::string &gateway) const
@@ -204,7 +212,22 @@ void World::remove_service(const std::string &name)
 
 Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark, unsigned segment)
 {
-    const Fd fd(bpf_obj_get(fmt::format("{}/programs/{}", pins, program).c_str()));
+    return run(World::program(program), ifindex, packet, mark);
+}
+
+Fd World::program(const std::string &name)
+{
+    return Fd(bpf_obj_get(fmt::format("{}/programs/{}", pins, name).c_str()));
+}
+
+void World::walk_flows()
+{
+    while (!must(gc->step(false))) {
+    }
+}
+
+Outcome World::run(const Fd &program, unsigned ifindex, const Bytes &packet, uint32_t mark)
+{
     Bytes out(packet.size() + 256);
     __sk_buff context{};
     __sk_buff context_out{};
@@ -222,8 +245,8 @@ Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &pa
     options.ctx_size_in = sizeof(context);
     options.ctx_out = &context_out;
     options.ctx_size_out = sizeof(context_out);
-    if (const int error = bpf_prog_test_run_opts(fd.get(), &options); error != 0)
-        throw std::runtime_error(fmt::format("{}: test run failed: {}", program, error));
+    if (const int error = bpf_prog_test_run_opts(program.get(), &options); error != 0)
+        throw std::runtime_error(fmt::format("test run failed: {}", error));
     out.resize(options.data_size_out);
     return {static_cast<int>(options.retval), {out}, context_out.mark};
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "agent/datapath/dry_run.h"
+#include "agent/datapath/gc.h"
 #include "agent/datapath/grace.h"
 #include "agent/datapath/nexthops.h"
 #include "agent/datapath/programs.h"
@@ -46,6 +47,9 @@ struct PodSpec {
 /// 172.20.0.1; own pods 10.244.1.0/24 and fd00:10:244:1::/64.
 class World {
 public:
+    /// What its agent is configured to.
+    static DatapathOptions options();
+
     World();
     ~World();
     World(const World &) = delete;
@@ -82,6 +86,13 @@ public:
     /// What the program would do, step by step.
     Walk dry_run(HookIndex hook, unsigned ifindex, const Packet &packet);
 
+    /// A program by its descriptor, for those that are not pinned any more.
+    static Outcome run(const Fd &program, unsigned ifindex, const Bytes &packet, uint32_t mark = 0);
+    static Fd program(const std::string &name);
+
+    /// gc walks all of the flow table.
+    void walk_flows();
+
     /// How often packets were dropped for this reason, at all hooks.
     [[nodiscard]] uint64_t drops(tw_drop reason) const;
 
@@ -101,6 +112,7 @@ public:
     std::unique_ptr<GracePeriod> grace;
     std::unique_ptr<ServiceTables> services;
     std::unique_ptr<NextHopTables> nexthops;
+    std::unique_ptr<Gc> gc;
 
 private:
     Outcome run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark = 0,

@@ -348,6 +348,19 @@ Result<MapView> drops_view(const Site &site)
         });
 }
 
+/// Counts by what happened, over all CPUs.
+Result<MapView> flow_events_view(const Site &site)
+{
+    auto events = read_flow_events(site.maps);
+    if (!events)
+        return std::unexpected(events.error());
+    return array_view(
+        {"/event", "/count"}, TW_FLOW_EVENT_COUNT, [counts = *events](uint32_t i) { return counts[i] != 0; },
+        [counts = *events](uint32_t i) -> Row {
+            return {{"event", flow_event_name(static_cast<tw_flow_event>(i))}, {"count", counts[i]}};
+        });
+}
+
 Result<MapView> sockets_view(const Site &)
 {
     return fail("map sockets cannot be walked: its entries live in the sockets that they are about");
@@ -381,6 +394,7 @@ const auto &viewers()
         {"flows4", [](const Site &site) { return flows_view(site.arrays.flows4); }},
         {"flows6", [](const Site &site) { return flows_view(site.arrays.flows6); }},
         {"fragments", fragments_view},
+        {"flow_events", flow_events_view},
         {"drops", drops_view},
     });
     static_assert(std::tuple_size_v<std::remove_cvref_t<decltype(all)>> == std::tuple_size_v<decltype(Maps::members)>,
