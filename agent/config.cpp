@@ -14,6 +14,9 @@ namespace {
 
 using nlohmann::json;
 
+/// Three days: the clock of flow rows goes round in 78 hours, and gc has to see a dead flow before that.
+constexpr uint32_t timeout_max = 259'200;
+
 /// Puts a value where it belongs; throws what the JSON library throws.
 using Setter = std::function<Result<>(const json &)>;
 
@@ -134,6 +137,14 @@ Result<> check_config(const Config &config)
         return fail("source: must be file:DIR, is \"{}\"", config.source);
     if (config.sizes.flows < 1024 || !std::has_single_bit(config.sizes.flows))
         return fail("sizes.flows: must be a power of two, at least 1024, is {}", config.sizes.flows);
+    for (const auto &[name, seconds] : {std::pair{"tcp-established", config.timeouts.tcp_established},
+                                        {"tcp-half-open", config.timeouts.tcp_half_open},
+                                        {"tcp-closing", config.timeouts.tcp_closing},
+                                        {"udp-one-way", config.timeouts.udp_one_way},
+                                        {"udp-two-way", config.timeouts.udp_two_way},
+                                        {"icmp", config.timeouts.icmp}})
+        if (seconds < 1 || seconds > timeout_max)
+            return fail("timeouts.{}: must be 1 to {} seconds, is {}", name, timeout_max, seconds);
     if (config.sizes.nexthops <= config.sizes.endpoints)
         return fail("sizes.nexthops: must be more than sizes.endpoints ({}), is {}", config.sizes.endpoints,
                     config.sizes.nexthops);

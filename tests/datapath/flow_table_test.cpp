@@ -177,6 +177,23 @@ TEST_CASE("a bucket is no longer marked once none of its flows lies in the spill
     CHECK(buckets_marked(world.arrays) == 0);
 }
 
+TEST_CASE("a flood of connections that are never completed costs established flows nothing")
+{
+    World world;
+    Exchanges flows(world, 700);
+    REQUIRE(flows.exchange() == 0);
+    for (unsigned i = 0; i < 20'480; i++) // ten times as many as there is room for
+        world.from_pod(flows.from(),
+                       tcp(fmt::format("10.244.1.2:{}", 1000 + i), fmt::format("10.244.2.{}:80", i % 250)));
+    const FlowCensus before = flow_census({&world.arrays.flows4, &world.arrays.flows6})[0];
+    CHECK(before.rows[TW_FLOW_ESTABLISHED] == 1400);
+    CHECK(before.rows[TW_FLOW_HALF_OPEN] > 1000);
+    CHECK(flows.exchange() == 0);
+    CHECK(rows(world.arrays) == before.total());
+    CHECK(world.drops(TW_DROP_FLOWS_FULL) == 0);
+    CHECK(events(world, TW_FLOW_EVENT_EVICTED_HALF_OPEN) > 15'000);
+}
+
 TEST_CASE("each kind of flow is forgotten after its own time, and not before")
 {
     World world;

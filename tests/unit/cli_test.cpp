@@ -311,6 +311,19 @@ TEST_CASE("status calls attention to what is not as it should be, and to nothing
     status.fill[0].entries = 90;
     CHECK(attention(status) == Texts{"map backends is nearly full: 90 of 100 entries"});
     status.fill.clear();
+    status.flow_rows[0].rows[TW_FLOW_HALF_OPEN] = 900;
+    status.flow_rows[0].rows[TW_FLOW_ESTABLISHED] = 100;
+    CHECK(attention(status).empty()); // there is room for them
+    status.news[TW_FLOW_EVENT_EVICTED_HALF_OPEN] = 1;
+    REQUIRE(attention(status).size() == 1);
+    CHECK(attention(status)[0].contains("900 of 1000 IPv4 flow rows are half-open"));
+    status.news = {};
+    status.news[TW_FLOW_EVENT_FULL] = 3;
+    status.events[TW_FLOW_EVENT_FULL] = 7;
+    REQUIRE(attention(status).size() == 1);
+    CHECK(attention(status)[0].contains("new ones are refused, 7 up to now"));
+    status.news = {};
+    status.flow_rows = {};
     status.attachments.clear();
     CHECK(attention(status) == Texts{"no uplink has programs: nothing from outside the node is served"});
     status.attachments = {{.program = "from_net", .ifindex = 2}};
