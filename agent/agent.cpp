@@ -97,8 +97,11 @@ Result<> Agent::open_datapath()
             return std::unexpected(root.error());
         config_.cgroup = *root;
     }
-    auto datapath = Datapath::open(
-        {.bpffs = config_.bpffs, .cgroup = config_.cgroup, .sizes = config_.sizes, .timeouts = config_.timeouts});
+    auto datapath = Datapath::open({.bpffs = config_.bpffs,
+                                    .cgroup = config_.cgroup,
+                                    .sock = config_.sock,
+                                    .sizes = config_.sizes,
+                                    .timeouts = config_.timeouts});
     if (!datapath)
         return std::unexpected(datapath.error());
     datapath_ = std::move(*datapath);

@@ -101,11 +101,10 @@ Result<> apply(const json &settings, const std::string &prefix, const std::map<s
 
 Result<SockMode> parse_sock_mode(const std::string &text)
 {
-    if (text == "off")
-        return SockMode::off;
-    if (text == "host")
-        return SockMode::host;
-    return fail("must be off or host, is \"{}\"", text);
+    for (const SockMode mode : {SockMode::off, SockMode::host, SockMode::all})
+        if (text == sock_mode_name(mode))
+            return mode;
+    return fail("must be off, host or all, is \"{}\"", text);
 }
 
 Result<> read_config(const std::string &path, Config &config)

@@ -9,9 +9,6 @@
 
 namespace thruway {
 
-/// Where host processes get socket translation.
-enum class SockMode : uint8_t { off, host };
-
 /// What the agent is told by its command line and its configuration file.
 struct Config {
     std::string node;
@@ -35,7 +32,6 @@ Result<> read_config(const std::string &path, Config &config);
 /// Fails with the first setting that cannot be.
 Result<> check_config(const Config &config);
 
-/// Sets the sock mode from its name.
 Result<SockMode> parse_sock_mode(const std::string &text);
 
 } // namespace thruway

@@ -42,7 +42,8 @@ struct Flags {
                        fmt::format("Folder for socket and pod records [{}]", standard.run_dir));
         app.add_option("--bpffs", given.bpffs, fmt::format("Folder for pins, in a bpffs [{}]", standard.bpffs));
         app.add_option("--cgroup", given.cgroup, "cgroup2 folder whose processes dial services directly [the root]");
-        app.add_option("--sock", sock, "Socket translation: off, or host for processes of the host [host]");
+        app.add_option("--sock", sock,
+                       "Socket translation: off, host (processes of the host), or all (pods, too) [host]");
         app.add_option("--metrics-address", given.metrics_address,
                        fmt::format("Where /metrics is served [{}]", standard.metrics_address));
         app.add_option("--health-address", given.health_address,

@@ -72,7 +72,7 @@ json status(const Agent &agent)
             {"source", agent.config().source},
             {"synced", agent.synced()},
             {"uplinks", agent.host().uplink_names()},
-            {"sock", agent.config().sock == SockMode::off ? "off" : "host"},
+            {"sock", sock_mode_name(agent.config().sock)},
             {"objects",
              {{"services", agent.services().service_count()},
               {"endpoint_slices", agent.services().slice_count()},

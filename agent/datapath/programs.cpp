@@ -53,7 +53,7 @@ Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uin
         return std::unexpected(cookie.error());
     tw_config config{};
     config.flow_seed = seed;
-    config.host_netns_cookie = *cookie;
+    config.sock_netns_cookie = options.sock == SockMode::all ? 0 : *cookie;
     config.flow_mask = buckets - 1;
     config.endpoints_max = options.sizes.endpoints;
     config.snat_first = snat_first;
@@ -87,6 +87,12 @@ Result<> make_folder(const std::string &path)
 }
 
 } // namespace
+
+std::string_view sock_mode_name(SockMode mode)
+{
+    constexpr std::array<std::string_view, 3> names{"off", "host", "all"};
+    return names.at(static_cast<size_t>(mode));
+}
 
 Result<Datapath> Datapath::open(const DatapathOptions &options)
 {

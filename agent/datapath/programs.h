@@ -29,9 +29,15 @@ struct Timeouts {
     uint32_t icmp = 30;
 };
 
+/// Whose sockets are translated: those of processes in this network namespace, or in any (pods too).
+enum class SockMode : uint8_t { off, host, all };
+
+std::string_view sock_mode_name(SockMode mode);
+
 struct DatapathOptions {
     std::string bpffs;  ///< folder for pins, below a mounted bpffs
     std::string cgroup; ///< cgroup2 folder whose processes get socket translation; empty: none
+    SockMode sock = SockMode::host;
     Sizes sizes;
     Timeouts timeouts;
 };

@@ -13,7 +13,7 @@
 /* Constants of the programs (.rodata), set when they are loaded. Times are in ticks of tw_clock (see flow.h). */
 struct tw_config {
     __u64 flow_seed;         /* keys the placement of flow rows; must outlive the programs, as the rows do */
-    __u64 host_netns_cookie; /* network namespace of the node itself: whose sockets are translated */
+    __u64 sock_netns_cookie; /* network namespace whose sockets are translated; 0: every one */
     __u32 flow_mask;         /* number of flow buckets per family - 1; the number is a power of two */
     __u32 endpoints_max;     /* next hop indices below this are endpoints (pods) of this node; 0 is the host stack */
     __u32 snat_first;        /* first source port for SNAT, host byte order */

@@ -59,7 +59,7 @@ TEST_CASE("what a configuration file cannot say is told by its key")
         {"uplink: eth0", "uplink: \"eth0\" is of the wrong kind"},
         {"sizes: {flows: many}", "sizes.flows: must be a whole number, is \"many\""},
         {"sizes: {flows: -1}", "sizes.flows: must be a whole number, is -1"},
-        {"sock: pods", "sock: must be off or host, is \"pods\""},
+        {"sock: pods", "sock: must be off, host or all, is \"pods\""},
         {"- node", "must be a mapping of settings"},
     }));
     auto config = read(text);
