@@ -139,11 +139,14 @@ Result<> Agent::open_network()
     if (auto restored = pods_->restore(); !restored)
         return restored;
     host_->on_change([this] { pods_->refresh(); });
+    if (auto set = host_->translate_loopback(config_.sock == SockMode::off); !set)
+        return set;
     if (config_.sock == SockMode::off)
         datapath_.detach_sockets();
     else if (auto attached = datapath_.attach_sockets(); !attached)
         return attached;
-    datapath_.commit();
+    if (!datapath_.fresh())
+        datapath_.commit();
     if (auto reserved = ReservedPorts(reserved_ports_record(config_))
                             .reserve(PortSet::range(snat_first, snat_first + snat_count - 1));
         !reserved)
@@ -252,6 +255,10 @@ void Agent::on_synced()
         refuse(line);
     nexthops_->sweep();
     host_->sweep();
+    if (datapath_.fresh()) { // pods were served by somebody else until now
+        datapath_.commit();
+        pods_->connect_all();
+    }
     if (!nodes_.self())
         refuse(fmt::format("Node {}: there is no such object: this node's pods get no addresses", config_.node));
     const auto took = std::chrono::steady_clock::now() - start;

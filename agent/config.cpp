@@ -72,6 +72,7 @@ std::map<std::string, Setter> setters(Config &config)
         {"timeouts.udp-one-way", into(config.timeouts.udp_one_way)},
         {"timeouts.udp-two-way", into(config.timeouts.udp_two_way)},
         {"timeouts.icmp", into(config.timeouts.icmp)},
+        {"timeouts.adopt", into(config.timeouts.adopt)},
     };
 }
 

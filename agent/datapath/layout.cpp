@@ -3,7 +3,7 @@
 
 namespace thruway {
 
-const std::array<Maps::Member, 20> Maps::members{{
+const std::array<Maps::Member, 21> Maps::members{{
     {"layout", &Maps::layout},       {"frontends", &Maps::frontends},
     {"vips", &Maps::vips},           {"services", &Maps::services},
     {"slots", &Maps::slots},         {"backends", &Maps::backends},
@@ -14,6 +14,7 @@ const std::array<Maps::Member, 20> Maps::members{{
     {"nexthops", &Maps::nexthops},   {"generations", &Maps::generations},
     {"flows4", &Maps::flows4},       {"flows6", &Maps::flows6},
     {"fragments", &Maps::fragments}, {"drops", &Maps::drops},
+    {"snat", &Maps::snat},
 }};
 
 Result<Maps> Maps::open(const std::string &folder)

@@ -13,6 +13,7 @@
 #include <thruway/limits.h>
 #include <thruway/nexthop.h>
 #include <thruway/service.h>
+#include <thruway/snat.h>
 
 namespace thruway {
 
@@ -51,12 +52,13 @@ struct Maps {
     Map flows6;
     Map fragments;
     Map drops;
+    Map snat;
 
     struct Member {
         std::string_view name;
         Map Maps::*map;
     };
-    static const std::array<Member, 20> members;
+    static const std::array<Member, 21> members;
 
     /// Opens what an agent has pinned in `folder`.
     static Result<Maps> open(const std::string &folder);

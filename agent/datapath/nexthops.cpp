@@ -333,6 +333,16 @@ void NextHopTables::remove_node(const Prefix &pods)
     erase_key({Kind::node, pods.address(), pods.length()});
 }
 
+void NextHopTables::set_host(const NextHop &hop)
+{
+    std::ignore = write_row(0, hop); // names no addresses, so nothing can be full
+}
+
+void NextHopTables::remove_host()
+{
+    publish(arrays_->nexthops[0].link, {});
+}
+
 Result<> NextHopTables::set_node_addresses(const std::vector<Address> &addresses)
 {
     std::vector<Address> gone;

@@ -55,6 +55,10 @@ public:
     Result<> set_node(const Prefix &pods, const std::optional<NextHop> &hop);
     void remove_node(const Prefix &pods);
 
+    /// The device by which the host's stack takes translated packets from itself: row 0, which nothing else uses.
+    void set_host(const NextHop &hop);
+    void remove_host();
+
     /// The addresses of this node.
     Result<> set_node_addresses(const std::vector<Address> &addresses);
 

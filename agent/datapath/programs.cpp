@@ -46,7 +46,17 @@ uint32_t ticks(uint32_t seconds)
     return static_cast<uint32_t>(std::clamp<uint64_t>(nanoseconds >> TW_CLOCK_SHIFT, 1, 0xfff0));
 }
 
-Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uint32_t buckets)
+/// The tick that it is now, as the programs' clock counts without end.
+uint32_t tick_now()
+{
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const uint64_t nanoseconds = static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+    return static_cast<uint32_t>(nanoseconds >> TW_CLOCK_SHIFT);
+}
+
+/// `seed` and `since` are as tw_layout has them.
+Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uint32_t since, uint32_t buckets)
 {
     auto cookie = own_netns_cookie();
     if (!cookie)
@@ -57,13 +67,14 @@ Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uin
     config.flow_mask = buckets - 1;
     config.endpoints_max = options.sizes.endpoints;
     config.snat_first = snat_first;
-    config.snat_mask = snat_count - 1;
+    config.snat_mask = options.snat_ports - 1;
     config.tcp_established = ticks(options.timeouts.tcp_established);
     config.tcp_half_open = ticks(options.timeouts.tcp_half_open);
     config.tcp_closing = ticks(options.timeouts.tcp_closing);
     config.udp_one_way = ticks(options.timeouts.udp_one_way);
     config.udp_two_way = ticks(options.timeouts.udp_two_way);
     config.icmp = ticks(options.timeouts.icmp);
+    config.adopt_until = options.timeouts.adopt ? since + ticks(options.timeouts.adopt) : 0;
     return config;
 }
 
@@ -117,7 +128,7 @@ Result<Datapath> Datapath::open(const DatapathOptions &options)
             return fail("{} holds maps of layout version {}, this agent knows version {}: take them down first with "
                         "\"thruway-agent cleanup\" (this ends the connections that they carry)",
                         options.bpffs, row.version, TW_LAYOUT_VERSION);
-        auto config = make_config(options, row.flow_seed, pinned->flows4.capacity());
+        auto config = make_config(options, row.flow_seed, row.since, pinned->flows4.capacity());
         if (!config)
             return std::unexpected(config.error());
         datapath.digest_ = digest_of(*config, *pinned);
@@ -200,10 +211,13 @@ Result<> Datapath::load(const DatapathOptions &options)
     place_maps(*skeleton, options);
 
     uint64_t seed = random_seed();
+    uint32_t since = tick_now();
     if (auto pinned = Map::open(options.bpffs + "/layout", "layout"))
-        if (auto row = MappedArray<tw_layout>::of(*pinned, false); row && (*row)[0].version == TW_LAYOUT_VERSION)
+        if (auto row = MappedArray<tw_layout>::of(*pinned, false); row && (*row)[0].version == TW_LAYOUT_VERSION) {
             seed = (*row)[0].flow_seed;
-    auto config = make_config(options, seed, bpf_map__max_entries(skeleton->maps.flows4));
+            since = (*row)[0].since;
+        }
+    auto config = make_config(options, seed, since, bpf_map__max_entries(skeleton->maps.flows4));
     if (!config)
         return std::unexpected(config.error());
     if (auto loaded = load_object(*skeleton, *config); !loaded)
@@ -228,12 +242,15 @@ Result<> Datapath::load(const DatapathOptions &options)
     if (!layout)
         return std::unexpected(layout.error());
     (*layout)[0].flow_seed = seed;
+    (*layout)[0].since = since;
+    fresh_ = std::ranges::all_of((*layout)[0].programs, [](uint8_t byte) { return byte == 0; });
     publish((*layout)[0].version, static_cast<uint32_t>(TW_LAYOUT_VERSION));
     return {};
 }
 
 void Datapath::commit()
 {
+    fresh_ = false;
     if (auto layout = MappedArray<tw_layout>::of(maps_.layout, true))
         if (std::memcmp((*layout)[0].programs, digest_.data(), digest_.size()) != 0)
             std::memcpy((*layout)[0].programs, digest_.data(), digest_.size());
@@ -247,14 +264,20 @@ Result<> Datapath::attach_pod(unsigned ifindex, std::string_view device)
     return {};
 }
 
+Result<> Datapath::attach_device(HookIndex hook, unsigned ifindex, std::string_view device)
+{
+    auto attached = features_.tcx ? links_.attach_tcx(hooks.at(hook), programs_[hook].get(), ifindex)
+                                  : links_.attach_clsact(hooks.at(hook), programs_[hook].get(), ifindex);
+    if (!attached)
+        return fail_within(fmt::format("cannot attach {} to {}", hooks.at(hook).program, device), attached.error());
+    return {};
+}
+
 Result<> Datapath::attach_uplink(unsigned ifindex, std::string_view device)
 {
-    for (const HookIndex hook : {to_net, from_net}) {
-        auto attached = features_.tcx ? links_.attach_tcx(hooks.at(hook), programs_[hook].get(), ifindex)
-                                      : links_.attach_clsact(hooks.at(hook), programs_[hook].get(), ifindex);
-        if (!attached)
-            return fail_within(fmt::format("cannot attach {} to {}", hooks.at(hook).program, device), attached.error());
-    }
+    for (const HookIndex hook : {to_net, from_net})
+        if (auto attached = attach_device(hook, ifindex, device); !attached)
+            return attached;
     return {};
 }
 
@@ -264,7 +287,17 @@ void Datapath::detach_uplink(unsigned ifindex)
         links_.detach(hooks.at(hook), ifindex);
 }
 
-void Datapath::detach_other_uplinks(const std::function<bool(unsigned ifindex)> &keep)
+Result<> Datapath::attach_loopback()
+{
+    return attach_device(to_net, loopback_ifindex, "lo");
+}
+
+void Datapath::detach_loopback()
+{
+    links_.detach(hooks.at(to_net), loopback_ifindex);
+}
+
+void Datapath::detach_others(const std::function<bool(unsigned ifindex)> &keep)
 {
     links_.detach_others(keep);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/node/host.h"
 
+#include "agent/node/host_link.h"
+
 #include <algorithm>
 #include <spdlog/spdlog.h>
 
@@ -339,9 +341,25 @@ std::vector<std::string> HostNetwork::uplink_names() const
     return names;
 }
 
+Result<> HostNetwork::translate_loopback(bool translate)
+{
+    loopback_ = translate;
+    if (!translate) {
+        datapath_->detach_loopback();
+        nexthops_->remove_host();
+        return remove_host_link(netlink_);
+    }
+    auto link = make_host_link(netlink_);
+    if (!link)
+        return std::unexpected(link.error());
+    nexthops_->set_host({.ifindex = link->index, .mtu = static_cast<uint16_t>(link->mtu), .to = link->mac});
+    return datapath_->attach_loopback();
+}
+
 void HostNetwork::sweep()
 {
-    datapath_->detach_other_uplinks([this](unsigned ifindex) { return uplinks_.contains(ifindex); });
+    datapath_->detach_others(
+        [this](unsigned ifindex) { return uplinks_.contains(ifindex) || (loopback_ && ifindex == loopback_ifindex); });
     complain("stale routes", routes_.sweep());
 }
 
@@ -350,6 +368,8 @@ Result<> HostNetwork::cleanup()
     auto netlink = Netlink::open();
     if (!netlink)
         return std::unexpected(netlink.error());
+    if (auto removed = remove_host_link(*netlink); !removed)
+        return removed;
     auto routes = netlink->routes([](const Route &route) { return route.protocol == route_protocol; });
     if (!routes)
         return std::unexpected(routes.error());

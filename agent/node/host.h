@@ -35,6 +35,9 @@ public:
     /// This node's addresses as its Node object has them, primary first; they are preferred to what interfaces say.
     void set_internal_addresses(const std::vector<Address> &addresses);
 
+    /// Whether what the host sends to itself is translated on its way, as no socket is.
+    Result<> translate_loopback(bool translate);
+
     /// Removes routes and neighbours of ours that nothing wants. To be called once the sources have told everything.
     void sweep();
 
@@ -90,6 +93,7 @@ private:
     std::vector<std::string> wanted_uplinks_;
     std::map<unsigned, Uplink> uplinks_;
     std::set<unsigned> attached_;
+    bool loopback_ = false; // to_net is on `lo`, too
     std::vector<Address> internal_;
     std::unordered_map<Prefix, NodeRoute> nodes_;
     std::unordered_map<Prefix, NeighbourKey> node_neighbours_; // whose MAC leads to a node's pods

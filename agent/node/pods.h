@@ -73,6 +73,9 @@ public:
     /// Follows changes of the host's addresses.
     void refresh();
 
+    /// Attaches the programs to all pods, after a fresh datapath has been filled.
+    void connect_all();
+
     [[nodiscard]] const std::map<std::pair<std::string, std::string>, PodInterface> &all() const { return pods_; }
 
 private:

@@ -3,6 +3,7 @@
 
 #include "agent/datapath/flows.h"
 #include "agent/observe/drops.h"
+#include "agent/observe/snat.h"
 
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
@@ -84,6 +85,19 @@ void add_drops(std::vector<MetricFamily> &families, const Maps &maps)
     }
     families.push_back(std::move(packets));
     families.push_back(std::move(bytes));
+}
+
+void add_snat(std::vector<MetricFamily> &families, const Maps &maps)
+{
+    const auto snat = read_snat(maps);
+    if (!snat)
+        return;
+    const auto counter = [&](const char *name, const char *help, uint64_t value) {
+        add(families.emplace_back(family(name, help, MetricType::Counter)), {}, static_cast<double>(value));
+    };
+    counter("thruway_snat_ports_total", "Source ports that SNAT has taken.", snat->ports);
+    counter("thruway_snat_collisions_total", "Source ports that SNAT has tried and found in use.", snat->collisions);
+    counter("thruway_snat_exhausted_total", "Flows that SNAT found no free source port for.", snat->exhausted);
 }
 
 void add_maps(std::vector<MetricFamily> &families, const MetricsSnapshot &snapshot, const Maps &maps,
@@ -215,6 +229,7 @@ std::string Metrics::text(const MetricsSnapshot &snapshot, const Maps &maps, con
     add_objects(families, snapshot);
     add_maps(families, snapshot, maps, arrays);
     add_drops(families, maps);
+    add_snat(families, maps);
     add_services(families, snapshot, arrays);
     return prometheus::TextSerializer().Serialize(families);
 }

@@ -14,6 +14,7 @@
 #include <thruway/limits.h>
 #include <thruway/nexthop.h>
 #include <thruway/service.h>
+#include <thruway/snat.h>
 
 #define MAP(name) name __attribute__((weak)) SEC(".maps")
 
@@ -181,6 +182,13 @@ struct {
     __type(key, u32);
     __type(value, struct tw_count);
 } MAP(drops);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct tw_snat);
+} MAP(snat);
 
 /* What an address stands for in `endpoints` or `node_addresses`. The key is copied: up to Linux 6.1 a map takes keys
  * from the stack, but none from the memory that a global function was handed. */

@@ -24,15 +24,15 @@ struct tw_config {
     __u32 udp_one_way;
     __u32 udp_two_way;
     __u32 icmp;
-    __u32 dry; /* 1 in the copy that traces packets: it writes nothing but what it does (see steps.h) */
-    __u32 unused;
+    __u32 dry;         /* 1 in the copy that traces packets: it writes nothing but what it does (see steps.h) */
+    __u32 adopt_until; /* tick, not cut to 16 bits: until then TCP under way is left to the host's stack */
 };
 TW_LAYOUT(struct tw_config, 64);
 
 /* The single value of map `layout`: says what lies pinned, so that an agent knows whether it can take it over. */
 struct tw_layout {
     __u32 version; /* TW_LAYOUT_VERSION */
-    __u32 unused;
+    __u32 since;   /* tick, not cut to 16 bits, at which programs were first loaded */
     __u64 flow_seed;
     __u8 programs[32]; /* digest of program code, constants and attach choices; equal means: nothing to load */
 };

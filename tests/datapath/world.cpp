@@ -20,6 +20,8 @@ T must(Result<T> result)
         return std::move(*result);
 }
 
+constexpr uint32_t first_row = 0;
+
 std::pair<Address, uint16_t> split(const std::string &text)
 {
     const auto colon = text.rfind(':');
@@ -41,7 +43,7 @@ Address host(const std::string &text)
     return address(text.starts_with('[') ? text.substr(1, text.size() - 2) : text);
 }
 
-World::World()
+World::World(const std::function<void(DatapathOptions &)> &adjust)
 {
     DatapathOptions options;
     options.bpffs = pins;
@@ -54,6 +56,9 @@ World::World()
                      .nodes = 64,
                      .node_addresses = 16,
                      .flows = 4096};
+    options.timeouts.adopt = 0;
+    if (adjust)
+        adjust(options);
     datapath = std::make_unique<Datapath>(must(Datapath::open(options)));
     datapath->commit(); // the next test's agent finds these programs and loads none
     arrays = must(Arrays::of(datapath->maps(), true));
@@ -125,6 +130,8 @@ void World::clear()
     const std::vector<tw_count> zero(static_cast<size_t>(libbpf_num_possible_cpus()));
     for (uint32_t index = 0; index < maps.drops.capacity(); index++)
         bpf_map_update_elem(maps.drops.fd(), &index, zero.data(), BPF_ANY);
+    const std::vector<tw_snat> none(zero.size());
+    bpf_map_update_elem(maps.snat.fd(), &first_row, none.data(), BPF_ANY);
 }
 
 NextHop World::to_neighbour(const std::string &gateway) const
@@ -233,6 +240,19 @@ Walk World::dry_run(HookIndex hook, unsigned ifindex, const Packet &packet)
     if (!dry_)
         dry_ = must(DryRun::load(pins, datapath->maps()));
     return must(dry_->run(hook, ifindex, packet.build()));
+}
+
+tw_snat World::snat() const
+{
+    std::vector<tw_snat> counts(static_cast<size_t>(libbpf_num_possible_cpus()));
+    bpf_map_lookup_elem(datapath->maps().snat.fd(), &first_row, counts.data());
+    tw_snat total{};
+    for (const tw_snat &count : counts) {
+        total.ports += count.ports;
+        total.collisions += count.collisions;
+        total.exhausted += count.exhausted;
+    }
+    return total;
 }
 
 uint64_t World::drops(tw_drop reason) const

@@ -9,6 +9,7 @@
 #include "agent/node/netlink.h"
 #include "tests/datapath/packet.h"
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -46,7 +47,8 @@ struct PodSpec {
 /// 172.20.0.1; own pods 10.244.1.0/24 and fd00:10:244:1::/64.
 class World {
 public:
-    World();
+    /// `adjust` changes the options that the programs are loaded with.
+    explicit World(const std::function<void(DatapathOptions &)> &adjust = {});
     ~World();
     World(const World &) = delete;
     World &operator=(const World &) = delete;
@@ -78,12 +80,16 @@ public:
     Outcome from_net(const Packet &packet) { return from_net(packet.build()); }
     Outcome to_net(const Bytes &packet, uint32_t mark = 0) { return run("to_net", uplink.index, packet, mark); }
     Outcome to_net(const Packet &packet, uint32_t mark = 0) { return to_net(packet.build(), mark); }
+    Outcome to_lo(const Packet &packet) { return run("to_net", loopback_ifindex, packet.build()); }
 
     /// What the program would do, step by step.
     Walk dry_run(HookIndex hook, unsigned ifindex, const Packet &packet);
 
     /// How often packets were dropped for this reason, at all hooks.
     [[nodiscard]] uint64_t drops(tw_drop reason) const;
+
+    /// What source translation has come to.
+    [[nodiscard]] tw_snat snat() const;
 
     /// Rows of the flow table that are in use.
     [[nodiscard]] std::vector<tw_flow4> rows4() const;

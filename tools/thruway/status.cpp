@@ -4,6 +4,7 @@
 #include "agent/base/http.h"
 #include "agent/datapath/flows.h"
 #include "agent/observe/drops.h"
+#include "agent/observe/snat.h"
 #include "tools/thruway/tables.h"
 #include "tools/thruway/views.h"
 
@@ -105,6 +106,10 @@ Result<Status> read_status(const Site &site)
         status.dropped_packets += drop.packets;
         status.dropped_bytes += drop.bytes;
     }
+    auto snat = read_snat(site.maps);
+    if (!snat)
+        return std::unexpected(snat.error());
+    status.snat = *snat;
     return status;
 }
 
@@ -228,6 +233,8 @@ Row status_row(const Status &status)
     row["endpoints"] = status.endpoints;
     row["flows"] = {{"ipv4", status.flows4}, {"ipv6", status.flows6}};
     row["drops"] = {{"packets", status.dropped_packets}, {"bytes", status.dropped_bytes}};
+    row["snat"] = {
+        {"ports", status.snat.ports}, {"collisions", status.snat.collisions}, {"exhausted", status.snat.exhausted}};
     return row;
 }
 
@@ -245,7 +252,10 @@ Listing status_report(const Site &site)
                         column("ENDPOINTS", "/endpoints"),
                         column("FLOWS IPV4", "/flows/ipv4"),
                         column("FLOWS IPV6", "/flows/ipv6"),
-                        column("DROPPED PACKETS", "/drops/packets")},
+                        column("DROPPED PACKETS", "/drops/packets"),
+                        column("SNAT PORTS", "/snat/ports"),
+                        column("SNAT COLLISIONS", "/snat/collisions"),
+                        column("SNAT EXHAUSTED", "/snat/exhausted")},
             .produce = [&site](const Sink &sink) -> Result<> {
                 auto status = read_status(site);
                 if (!status)

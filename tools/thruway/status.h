@@ -37,6 +37,7 @@ struct Status {
     uint64_t endpoints = 0;
     uint64_t dropped_packets = 0;
     uint64_t dropped_bytes = 0;
+    tw_snat snat{};
 };
 
 /// Lines about what a person should look after.

@@ -2,6 +2,7 @@
 #include "tools/thruway/views.h"
 
 #include "agent/observe/drops.h"
+#include "agent/observe/snat.h"
 #include "tools/thruway/flows.h"
 #include "tools/thruway/tables.h"
 
@@ -348,6 +349,18 @@ Result<MapView> drops_view(const Site &site)
         });
 }
 
+Result<MapView> snat_view(const Site &site)
+{
+    auto snat = read_snat(site.maps);
+    if (!snat)
+        return std::unexpected(snat.error());
+    return array_view(
+        {"/ports", "/collisions", "/exhausted"}, 1, [](uint32_t) { return true; },
+        [snat = *snat](uint32_t) -> Row {
+            return {{"ports", snat.ports}, {"collisions", snat.collisions}, {"exhausted", snat.exhausted}};
+        });
+}
+
 Result<MapView> sockets_view(const Site &)
 {
     return fail("map sockets cannot be walked: its entries live in the sockets that they are about");
@@ -382,6 +395,7 @@ const auto &viewers()
         {"flows6", [](const Site &site) { return flows_view(site.arrays.flows6); }},
         {"fragments", fragments_view},
         {"drops", drops_view},
+        {"snat", snat_view},
     });
     static_assert(std::tuple_size_v<std::remove_cvref_t<decltype(all)>> == std::tuple_size_v<decltype(Maps::members)>,
                   "each map needs a view");
