@@ -126,7 +126,7 @@ Result<> Agent::open_datapath()
 
 Result<> Agent::open_network()
 {
-    auto host = HostNetwork::open(*loop_, datapath_, *nexthops_, config_.uplinks);
+    auto host = HostNetwork::open(*loop_, datapath_, *nexthops_, config_.uplinks, config_.xdp);
     if (!host)
         return std::unexpected(host.error());
     host_ = std::move(*host);

@@ -54,6 +54,14 @@ std::map<std::string, Setter> setters(Config &config)
              config.sock = *mode;
              return {};
          }},
+        {"xdp",
+         [&config](const json &value) -> Result<> {
+             auto mode = parse_xdp_mode(value.get<std::string>());
+             if (!mode)
+                 return std::unexpected(mode.error());
+             config.xdp = *mode;
+             return {};
+         }},
         {"metrics-address", into(config.metrics_address)},
         {"health-address", into(config.health_address)},
         {"log-level", into(config.log_level)},

@@ -21,6 +21,7 @@ struct Config {
     std::string bpffs = "/sys/fs/bpf/thruway";
     std::string cgroup; ///< empty: the root of the cgroup2 hierarchy
     SockMode sock = SockMode::host;
+    XdpMode xdp = XdpMode::automatic;
     std::string metrics_address = "127.0.0.1:10249";
     std::string health_address = "0.0.0.0:10256";
     std::string log_level = "info";

@@ -157,7 +157,7 @@ Result<> NextHopTables::write_row(uint32_t index, const NextHop &hop)
     std::ranges::copy(hop.from, next.from.mac);
     if (hop.to) {
         std::ranges::copy(*hop.to, next.to.mac);
-        next.to.flags = TW_NEXTHOP_RESOLVED;
+        next.to.flags = static_cast<uint16_t>(TW_NEXTHOP_RESOLVED | hop.xdp);
     }
     publish(row.source[0], numbers[0]);
     publish(row.source[1], numbers[1]);

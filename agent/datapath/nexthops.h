@@ -23,6 +23,7 @@ struct NextHop {
     uint16_t mtu = 0;
     MacBytes from{};                              ///< MAC of the interface
     std::optional<MacBytes> to;                   ///< MAC of the other side; none: the kernel finds it
+    uint16_t xdp = 0;                             ///< how XDP may send by it: TW_NEXTHOP_XDP, TW_NEXTHOP_REDIRECT
     std::optional<Address> gateway;               ///< whose MAC that is; none: the packet's destination
     std::array<std::optional<Address>, 2> source; ///< by family: what SNAT on this way makes of a source
 };

@@ -252,9 +252,14 @@ Result<> Datapath::attach_uplink(unsigned ifindex, std::string_view device)
     return {};
 }
 
+XdpState Datapath::attach_xdp(const XdpDevice &device, XdpMode mode) const
+{
+    return thruway::attach_xdp(links_, programs_[xdp_net].get(), device, mode);
+}
+
 void Datapath::detach_uplink(unsigned ifindex)
 {
-    for (const HookIndex hook : {from_net, to_net})
+    for (const HookIndex hook : {xdp_net, from_net, to_net})
         links_.detach(hooks.at(hook), ifindex);
 }
 

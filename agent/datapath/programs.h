@@ -6,6 +6,7 @@
 #include "agent/datapath/features.h"
 #include "agent/datapath/layout.h"
 #include "agent/datapath/links.h"
+#include "agent/datapath/xdp.h"
 
 #include <array>
 #include <functional>
@@ -50,7 +51,10 @@ public:
     /// already gets the current ones in their place, in one step.
     Result<> attach_uplink(unsigned ifindex, std::string_view device);
 
-    /// Detaches them. A device that is gone needs no detaching, only its pins go.
+    /// Attaches xdp_net to an uplink that has the others, as far as that goes. See there.
+    XdpState attach_xdp(const XdpDevice &device, XdpMode mode) const;
+
+    /// Detaches all of them. A device that is gone needs no detaching, only its pins go.
     void detach_uplink(unsigned ifindex);
 
     /// Detaches what a run before has left on devices that are no uplinks any more.

@@ -31,7 +31,7 @@ HostNetwork::~HostNetwork()
 }
 
 Result<std::unique_ptr<HostNetwork>> HostNetwork::open(Loop &loop, Datapath &datapath, NextHopTables &nexthops,
-                                                       std::vector<std::string> uplinks)
+                                                       std::vector<std::string> uplinks, XdpMode xdp)
 {
     auto netlink = Netlink::open();
     if (!netlink)
@@ -44,6 +44,7 @@ Result<std::unique_ptr<HostNetwork>> HostNetwork::open(Loop &loop, Datapath &dat
     std::unique_ptr<HostNetwork> host(
         new HostNetwork(loop, datapath, nexthops, std::move(*netlink))); // NOLINT(cppcoreguidelines-owning-memory)
     host->wanted_uplinks_ = std::move(uplinks);
+    host->xdp_mode_ = xdp;
     // Subscribe first, read after: nothing falls in between.
     auto monitor = NetlinkMonitor::open({
         .changed = [self = host.get()] { self->schedule_refresh(); },
@@ -168,6 +169,7 @@ void HostNetwork::attach_uplinks()
 {
     for (const auto &[index, uplink] : uplinks_) {
         complain(fmt::format("uplink {}", uplink.link.name), datapath_->attach_uplink(index, uplink.link.name));
+        attach_xdp(uplink);
         complain(fmt::format("uplink {}", uplink.link.name), nexthops_->set_uplink(hop_by(uplink, std::nullopt)));
         attached_.insert(index);
     }
@@ -178,8 +180,28 @@ void HostNetwork::attach_uplinks()
         }
         nexthops_->remove_uplink(*index);
         datapath_->detach_uplink(*index);
+        xdp_.erase(*index);
         index = attached_.erase(index);
     }
+}
+
+/// Whether XDP can be had may change with every change of the device. But a driver that has said no is asked again only
+/// after the MTU has changed: being asked may restart its queues, and that is a change, too.
+void HostNetwork::attach_xdp(const Uplink &uplink)
+{
+    const Link &link = uplink.link;
+    const auto known = xdp_.find(link.index);
+    if (known != xdp_.end() && known->second.state.refused && known->second.mtu == link.mtu)
+        return;
+    XdpState state = datapath_->attach_xdp({link.index, link.veth}, xdp_mode_);
+    const bool news =
+        known == xdp_.end() || known->second.state.mode != state.mode || known->second.state.reason != state.reason;
+    if (news && state.mode != XdpMode::off)
+        spdlog::info("uplink {}: XDP is {}", link.name, xdp_mode_name(state.mode));
+    else if (news && !state.reason.empty())
+        spdlog::log(xdp_mode_ == XdpMode::automatic ? spdlog::level::info : spdlog::level::warn,
+                    "uplink {}: no XDP, tc does the work: {}", link.name, state.reason);
+    xdp_.insert_or_assign(link.index, Accelerated{std::move(state), link.mtu});
 }
 
 NextHop HostNetwork::hop_by(const Uplink &uplink, const std::optional<Address> &gateway) const
@@ -190,6 +212,8 @@ NextHop HostNetwork::hop_by(const Uplink &uplink, const std::optional<Address> &
     hop.from = uplink.link.mac;
     hop.source = uplink.address;
     hop.gateway = gateway;
+    if (const auto xdp = xdp_.find(uplink.link.index); xdp != xdp_.end())
+        hop.xdp = xdp->second.state.way;
     if (gateway)
         if (const auto found = neighbours_.find({uplink.link.index, *gateway}); found != neighbours_.end())
             hop.to = found->second;
@@ -337,6 +361,15 @@ std::vector<std::string> HostNetwork::uplink_names() const
     for (const auto &[index, uplink] : uplinks_)
         names.push_back(uplink.link.name);
     return names;
+}
+
+std::vector<std::pair<std::string, XdpState>> HostNetwork::uplink_xdp() const
+{
+    std::vector<std::pair<std::string, XdpState>> states;
+    for (const auto &[index, uplink] : uplinks_)
+        if (const auto found = xdp_.find(index); found != xdp_.end())
+            states.emplace_back(uplink.link.name, found->second.state);
+    return states;
 }
 
 void HostNetwork::sweep()

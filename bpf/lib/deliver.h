@@ -79,6 +79,21 @@ inline_always enum tw_drop route(void *ctx, u32 ifindex, const struct tw_address
     return TW_PASS;
 }
 
+/* Where a next hop's neighbour is. Read as one word, so that its move is seen whole. */
+union neighbour {
+    u64 word;
+    struct {
+        u8 mac[ETH_ALEN];
+        u16 flags; /* enum tw_nexthop_flag */
+    };
+};
+
+inline_always void deliver_macs(struct ethhdr *ethernet, const struct tw_nexthop *nexthop, const union neighbour *to)
+{
+    __builtin_memcpy(ethernet->h_dest, to->mac, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_source, nexthop->from.mac, ETH_ALEN);
+}
+
 /* One hop less; for IPv4 with its checksum (RFC 1624). */
 inline_always bool deliver_hop(void *data, void *end, const bool v6)
 {
@@ -191,13 +206,7 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
     struct ethhdr *ethernet;
     void *data, *end;
     u32 next = f->next;
-    union {
-        u64 word; /* MAC and flags are read as one, so that a neighbour's move is seen whole */
-        struct {
-            u8 mac[ETH_ALEN];
-            u16 flags;
-        };
-    } to;
+    union neighbour to;
     union {
         u64 word;
         struct {
@@ -235,8 +244,7 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
         return VERDICT_DROP;
     }
     to.word = READ_ONCE(*(u64 *)&nexthop->to);
-    __builtin_memcpy(ethernet->h_dest, to.mac, ETH_ALEN);
-    __builtin_memcpy(ethernet->h_source, nexthop->from.mac, ETH_ALEN);
+    deliver_macs(ethernet, nexthop, &to);
     if (v6) /* the hop limit is under no header checksum, so a sum that the device computed has to follow it */
         bpf_csum_update(skb, sum_fold32(sum_change(0, bpf_htons(0x0001), 0)));
     if (is_endpoint(next)) {

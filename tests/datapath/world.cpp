@@ -235,17 +235,45 @@ Walk World::dry_run(HookIndex hook, unsigned ifindex, const Packet &packet)
     return must(dry_->run(hook, ifindex, packet.build()));
 }
 
+Outcome World::run_xdp(unsigned ifindex, const Bytes &packet)
+{
+    const Fd fd(bpf_obj_get(fmt::format("{}/programs/xdp_net", pins).c_str()));
+    Bytes out(packet.size() + 256);
+    xdp_md context{};
+    bpf_test_run_opts options{};
+
+    context.data_end = static_cast<uint32_t>(packet.size());
+    context.ingress_ifindex = ifindex;
+    options.sz = sizeof(options);
+    options.data_in = packet.data();
+    options.data_size_in = static_cast<uint32_t>(packet.size());
+    options.data_out = out.data();
+    options.data_size_out = static_cast<uint32_t>(out.size());
+    options.ctx_in = &context;
+    options.ctx_size_in = sizeof(context);
+    if (const int error = bpf_prog_test_run_opts(fd.get(), &options); error != 0)
+        throw std::runtime_error(fmt::format("xdp_net: test run failed: {}", error));
+    out.resize(options.data_size_out);
+    return {static_cast<int>(options.retval), {out}, 0};
+}
+
+uint64_t World::drops(tw_drop reason, tw_hook hook) const
+{
+    const auto cpus = static_cast<size_t>(libbpf_num_possible_cpus());
+    std::vector<tw_count> counts(cpus);
+    const uint32_t index = static_cast<uint32_t>(reason) * TW_HOOKS + hook;
+    uint64_t packets = 0;
+    bpf_map_lookup_elem(datapath->maps().drops.fd(), &index, counts.data());
+    for (const tw_count &count : counts)
+        packets += count.packets;
+    return packets;
+}
+
 uint64_t World::drops(tw_drop reason) const
 {
     uint64_t packets = 0;
-    const auto cpus = static_cast<size_t>(libbpf_num_possible_cpus());
-    std::vector<tw_count> counts(cpus);
-    for (uint32_t hook = 0; hook < TW_HOOKS; hook++) {
-        const uint32_t index = static_cast<uint32_t>(reason) * TW_HOOKS + hook;
-        bpf_map_lookup_elem(datapath->maps().drops.fd(), &index, counts.data());
-        for (const tw_count &count : counts)
-            packets += count.packets;
-    }
+    for (uint32_t hook = 0; hook < TW_HOOKS; hook++)
+        packets += drops(reason, static_cast<tw_hook>(hook));
     return packets;
 }
 

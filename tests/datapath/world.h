@@ -24,6 +24,11 @@ constexpr int verdict_next = -1;
 constexpr int verdict_drop = 2;
 constexpr int verdict_redirect = 7;
 
+constexpr int xdp_drop = 1;
+constexpr int xdp_pass = 2;
+constexpr int xdp_tx = 3;
+constexpr int xdp_redirect = 4;
+
 /// What a program made of a packet.
 struct Outcome {
     int verdict;
@@ -79,20 +84,29 @@ public:
     Outcome to_net(const Bytes &packet, uint32_t mark = 0) { return run("to_net", uplink.index, packet, mark); }
     Outcome to_net(const Packet &packet, uint32_t mark = 0) { return to_net(packet.build(), mark); }
 
+    Outcome xdp_net(const Bytes &packet) { return run_xdp(uplink.index, packet); }
+    Outcome xdp_net(const Packet &packet) { return xdp_net(packet.build()); }
+
     /// What the program would do, step by step.
     Walk dry_run(HookIndex hook, unsigned ifindex, const Packet &packet);
 
     /// How often packets were dropped for this reason, at all hooks.
     [[nodiscard]] uint64_t drops(tw_drop reason) const;
+    [[nodiscard]] uint64_t drops(tw_drop reason, tw_hook hook) const;
 
     /// Rows of the flow table that are in use.
     [[nodiscard]] std::vector<tw_flow4> rows4() const;
     [[nodiscard]] std::vector<tw_flow6> rows6() const;
 
+    /// What a packet looks like that comes in by the uplink.
+    [[nodiscard]] Packet off_wire(const Packet &packet) const { return packet.with_macs(neighbour_mac, uplink.mac); }
     /// What a packet looks like on the uplink, on its way to the other node or to the gateway.
     [[nodiscard]] Packet on_wire(const Packet &packet) const;
     /// What a packet looks like in a pod.
     [[nodiscard]] static Packet in_pod(const Packet &packet, const PodSpec &pod);
+
+    /// A way by the uplink to the neighbour that all others are behind.
+    [[nodiscard]] NextHop to_neighbour(const std::string &gateway) const;
 
     Link uplink;
     const MacBytes neighbour_mac{0x02, 0xee, 0, 0, 0, 0x12};
@@ -105,8 +119,8 @@ public:
 private:
     Outcome run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark = 0,
                 unsigned segment = 0);
+    Outcome run_xdp(unsigned ifindex, const Bytes &packet);
     void clear();
-    NextHop to_neighbour(const std::string &gateway) const;
 
     std::vector<std::unique_ptr<PodSpec>> pods_;
     std::optional<DryRun> dry_; // loaded when first asked

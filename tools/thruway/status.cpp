@@ -36,7 +36,7 @@ void ask_agent(const std::string &run_dir, Status &status)
         return;
     }
     status.agent["running"] = true;
-    for (const char *key : {"version", "pid", "node", "source", "synced", "uplinks", "sock"})
+    for (const char *key : {"version", "pid", "node", "source", "synced", "uplinks", "xdp", "sock"})
         if (body.contains(key))
             status.agent[key] = body[key];
 }
@@ -120,7 +120,10 @@ Row program_row(const Attachment &attachment)
         row["attached_by"] = "cgroup";
         return row;
     }
-    row["attached_by"] = attachment.clsact ? "clsact" : "tcx";
+    if (attachment.program == "xdp_net")
+        row["attached_by"] = "xdp";
+    else
+        row["attached_by"] = attachment.clsact ? "clsact" : "tcx";
     set_text(row, "interface", attachment.interface);
     row["ifindex"] = attachment.ifindex;
     return row;
@@ -164,6 +167,17 @@ std::string programs_text(const Row &row)
         text += program["name"].get<std::string>();
         place = std::move(at);
     }
+    return text;
+}
+
+/// One line for each uplink: "eth0: native".
+std::string xdp_text(const Row &row)
+{
+    std::string text;
+    for (const Row &uplink : row["agent"].value("xdp", Row::array()))
+        text += fmt::format("{}{}: {}{}", text.empty() ? "" : "\n", uplink.value("interface", "?"),
+                            uplink.value("mode", "?"),
+                            uplink.contains("reason") ? ", " + uplink["reason"].get<std::string>() : "");
     return text;
 }
 
@@ -240,6 +254,7 @@ Listing status_report(const Site &site)
                         wide(column("SOURCE", "/agent/source")),
                         column("LAYOUT VERSION", "/layout_version"),
                         {"PROGRAMS", programs_text},
+                        {"XDP", xdp_text},
                         {"FEATURES", features_text},
                         {"MAPS", maps_text},
                         column("ENDPOINTS", "/endpoints"),
