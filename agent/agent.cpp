@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/agent.h"
 
+#include "agent/datapath/flow_tables.h"
 #include "agent/file/source.h"
 #include "agent/node/reserved_ports.h"
 
@@ -16,6 +17,10 @@ namespace thruway {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// Between two slices of a walk through the flow table: if nothing hurries, and if somebody waits for what it does.
+constexpr auto walk_pause = std::chrono::milliseconds(250);
+constexpr auto walk_hurry = std::chrono::milliseconds(10);
 
 /// The root of the cgroup2 hierarchy, wherever it is mounted.
 Result<std::string> cgroup_root()
@@ -97,8 +102,11 @@ Result<> Agent::open_datapath()
             return std::unexpected(root.error());
         config_.cgroup = *root;
     }
-    auto datapath = Datapath::open(
-        {.bpffs = config_.bpffs, .cgroup = config_.cgroup, .sizes = config_.sizes, .timeouts = config_.timeouts});
+    auto datapath = Datapath::open({.bpffs = config_.bpffs,
+                                    .cgroup = config_.cgroup,
+                                    .sock = config_.sock,
+                                    .sizes = config_.sizes,
+                                    .timeouts = config_.timeouts});
     if (!datapath)
         return std::unexpected(datapath.error());
     datapath_ = std::move(*datapath);
@@ -106,6 +114,7 @@ Result<> Agent::open_datapath()
     if (!arrays)
         return std::unexpected(arrays.error());
     arrays_ = std::move(*arrays);
+    gc_.emplace(datapath_, arrays_);
     auto grace = GracePeriod::start();
     if (!grace)
         return std::unexpected(grace.error());
@@ -126,7 +135,7 @@ Result<> Agent::open_datapath()
 
 Result<> Agent::open_network()
 {
-    auto host = HostNetwork::open(*loop_, datapath_, *nexthops_, config_.uplinks);
+    auto host = HostNetwork::open(*loop_, datapath_, *nexthops_, config_.uplinks, config_.xdp);
     if (!host)
         return std::unexpected(host.error());
     host_ = std::move(*host);
@@ -136,15 +145,72 @@ Result<> Agent::open_network()
     if (auto restored = pods_->restore(); !restored)
         return restored;
     host_->on_change([this] { pods_->refresh(); });
-    if (config_.sock == SockMode::off)
-        datapath_.detach_sockets();
-    else if (auto attached = datapath_.attach_sockets(); !attached)
+    if (auto set = host_->translate_loopback(config_.sock == SockMode::off); !set)
+        return set;
+    if (auto attached = attach_sockets(); !attached)
         return attached;
-    datapath_.commit();
+    if (!datapath_.fresh())
+        datapath_.commit();
+    use_current_table();
+    walk_flows();
     if (auto reserved = ReservedPorts(reserved_ports_record(config_))
                             .reserve(PortSet::range(snat_first, snat_first + snat_count - 1));
         !reserved)
         spdlog::warn("{}: node ports and sockets of this node may meet", reserved.error().text());
+    return {};
+}
+
+Result<> Agent::attach_sockets()
+{
+    if (config_.sock != SockMode::off)
+        return datapath_.attach_sockets();
+    datapath_.detach_sockets();
+    return {};
+}
+
+/// All hooks have programs that know both flow tables, if there are two.
+void Agent::use_current_table()
+{
+    if (!datapath_.maps().changing())
+        return;
+    use_current_flow_tables(arrays_);
+    current_table_ticket_ = grace_->ticket();
+}
+
+/// Walks a slice of the flow table, and plans the next one.
+void Agent::walk_flows()
+{
+    const auto start = std::chrono::steady_clock::now();
+    const bool changing = datapath_.maps().changing();
+    const bool moves = changing && grace_->passed(current_table_ticket_);
+    auto ended = gc_->step(moves);
+    metrics_.walked(std::chrono::steady_clock::now() - start);
+    if (!ended) {
+        spdlog::error("{}", ended.error().text());
+    } else if (*ended && moves && gc_->left() == 0) {
+        if (auto done = end_table_change(); !done) {
+            spdlog::error("flow table: the previous one stays until the next start: {}", done.error().text());
+            current_table_ticket_ = UINT64_MAX;
+        }
+    }
+    const bool hurries = gc_->hurries() || (moves && datapath_.maps().changing());
+    loop_->after(hurries ? walk_hurry : walk_pause, [this] { walk_flows(); });
+}
+
+/// The previous flow table is empty: programs that do not know it take the place of those that do.
+Result<> Agent::end_table_change()
+{
+    for (const auto &step : std::initializer_list<std::function<Result<>()>>{
+             [this] { return datapath_.forget_previous_table(); },
+             [this] { return host_->attach(); },
+             [this] { return pods_->attach(); },
+             [this] { return attach_sockets(); },
+         })
+        if (auto done = step(); !done)
+            return done;
+    datapath_.drop_previous_table();
+    arrays_.previous.reset();
+    spdlog::info("flow table: all flows have moved to the new one");
     return {};
 }
 
@@ -223,6 +289,8 @@ void Agent::apply()
         refuse(line);
     for (const std::string &line : services_.take_refusals())
         refuse(line);
+    for (const tw_purge &purge : service_tables_->take_purges())
+        gc_->purge(purge);
     apply_nodes();
     metrics_.synced(std::chrono::steady_clock::now() - start);
 }
@@ -249,6 +317,10 @@ void Agent::on_synced()
         refuse(line);
     nexthops_->sweep();
     host_->sweep();
+    if (datapath_.fresh()) { // pods were served by somebody else until now
+        datapath_.commit();
+        pods_->connect_all();
+    }
     if (!nodes_.self())
         refuse(fmt::format("Node {}: there is no such object: this node's pods get no addresses", config_.node));
     const auto took = std::chrono::steady_clock::now() - start;
@@ -280,6 +352,7 @@ MetricsSnapshot Agent::snapshot() const
                         {"Node", nodes_.all().size()},
                         {"Pod", pod_objects_.size()}};
     service_tables_->each([&](const ServiceKey &key, uint32_t id) { snapshot.services.emplace_back(key, id); });
+    snapshot.previous = arrays_.previous;
     return snapshot;
 }
 

@@ -4,6 +4,7 @@
 #include "agent/base/lock.h"
 #include "agent/base/loop.h"
 #include "agent/config.h"
+#include "agent/datapath/gc.h"
 #include "agent/datapath/grace.h"
 #include "agent/datapath/services.h"
 #include "agent/node/host.h"
@@ -55,6 +56,10 @@ private:
     void take(Change &change);
     void apply();
     void apply_nodes();
+    Result<> attach_sockets();
+    void use_current_table();
+    void walk_flows();
+    Result<> end_table_change();
     void refuse(const std::string &line);
     void walk(const std::function<void(const Object &)> &visit) const;
 
@@ -65,6 +70,8 @@ private:
     Datapath datapath_;
     Arrays arrays_;
     std::unique_ptr<GracePeriod> grace_;
+    std::optional<Gc> gc_;
+    uint64_t current_table_ticket_ = 0; // passed: nobody makes flows in the previous table any more
     std::unique_ptr<NextHopTables> nexthops_;
     std::unique_ptr<ServiceTables> service_tables_;
     std::unique_ptr<HostNetwork> host_;

@@ -14,6 +14,9 @@ namespace {
 
 using nlohmann::json;
 
+/// Three days: the clock of flow rows goes round in 78 hours, and gc has to see a dead flow before that.
+constexpr uint32_t timeout_max = 259'200;
+
 /// Puts a value where it belongs; throws what the JSON library throws.
 using Setter = std::function<Result<>(const json &)>;
 
@@ -54,6 +57,14 @@ std::map<std::string, Setter> setters(Config &config)
              config.sock = *mode;
              return {};
          }},
+        {"xdp",
+         [&config](const json &value) -> Result<> {
+             auto mode = parse_xdp_mode(value.get<std::string>());
+             if (!mode)
+                 return std::unexpected(mode.error());
+             config.xdp = *mode;
+             return {};
+         }},
         {"metrics-address", into(config.metrics_address)},
         {"health-address", into(config.health_address)},
         {"log-level", into(config.log_level)},
@@ -72,6 +83,7 @@ std::map<std::string, Setter> setters(Config &config)
         {"timeouts.udp-one-way", into(config.timeouts.udp_one_way)},
         {"timeouts.udp-two-way", into(config.timeouts.udp_two_way)},
         {"timeouts.icmp", into(config.timeouts.icmp)},
+        {"timeouts.adopt", into(config.timeouts.adopt)},
     };
 }
 
@@ -101,11 +113,10 @@ Result<> apply(const json &settings, const std::string &prefix, const std::map<s
 
 Result<SockMode> parse_sock_mode(const std::string &text)
 {
-    if (text == "off")
-        return SockMode::off;
-    if (text == "host")
-        return SockMode::host;
-    return fail("must be off or host, is \"{}\"", text);
+    for (const SockMode mode : {SockMode::off, SockMode::host, SockMode::all})
+        if (text == sock_mode_name(mode))
+            return mode;
+    return fail("must be off, host or all, is \"{}\"", text);
 }
 
 Result<> read_config(const std::string &path, Config &config)
@@ -134,6 +145,14 @@ Result<> check_config(const Config &config)
         return fail("source: must be file:DIR, is \"{}\"", config.source);
     if (config.sizes.flows < 1024 || !std::has_single_bit(config.sizes.flows))
         return fail("sizes.flows: must be a power of two, at least 1024, is {}", config.sizes.flows);
+    for (const auto &[name, seconds] : {std::pair{"tcp-established", config.timeouts.tcp_established},
+                                        {"tcp-half-open", config.timeouts.tcp_half_open},
+                                        {"tcp-closing", config.timeouts.tcp_closing},
+                                        {"udp-one-way", config.timeouts.udp_one_way},
+                                        {"udp-two-way", config.timeouts.udp_two_way},
+                                        {"icmp", config.timeouts.icmp}})
+        if (seconds < 1 || seconds > timeout_max)
+            return fail("timeouts.{}: must be 1 to {} seconds, is {}", name, timeout_max, seconds);
     if (config.sizes.nexthops <= config.sizes.endpoints)
         return fail("sizes.nexthops: must be more than sizes.endpoints ({}), is {}", config.sizes.endpoints,
                     config.sizes.nexthops);

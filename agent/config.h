@@ -9,9 +9,6 @@
 
 namespace thruway {
 
-/// Where host processes get socket translation.
-enum class SockMode : uint8_t { off, host };
-
 /// What the agent is told by its command line and its configuration file.
 struct Config {
     std::string node;
@@ -21,6 +18,7 @@ struct Config {
     std::string bpffs = "/sys/fs/bpf/thruway";
     std::string cgroup; ///< empty: the root of the cgroup2 hierarchy
     SockMode sock = SockMode::host;
+    XdpMode xdp = XdpMode::automatic;
     std::string metrics_address = "127.0.0.1:10249";
     std::string health_address = "0.0.0.0:10256";
     std::string log_level = "info";
@@ -35,7 +33,6 @@ Result<> read_config(const std::string &path, Config &config);
 /// Fails with the first setting that cannot be.
 Result<> check_config(const Config &config);
 
-/// Sets the sock mode from its name.
 Result<SockMode> parse_sock_mode(const std::string &text);
 
 } // namespace thruway

@@ -27,6 +27,7 @@ struct Flags {
     Config given;
     std::string config_file;
     std::string sock;
+    std::string xdp;
 
     void declare(CLI::App &app)
     {
@@ -42,7 +43,9 @@ struct Flags {
                        fmt::format("Folder for socket and pod records [{}]", standard.run_dir));
         app.add_option("--bpffs", given.bpffs, fmt::format("Folder for pins, in a bpffs [{}]", standard.bpffs));
         app.add_option("--cgroup", given.cgroup, "cgroup2 folder whose processes dial services directly [the root]");
-        app.add_option("--sock", sock, "Socket translation: off, or host for processes of the host [host]");
+        app.add_option("--sock", sock,
+                       "Socket translation: off, host (processes of the host), or all (pods, too) [host]");
+        app.add_option("--xdp", xdp, "XDP on uplinks: auto (native if the driver can), native or off [auto]");
         app.add_option("--metrics-address", given.metrics_address,
                        fmt::format("Where /metrics is served [{}]", standard.metrics_address));
         app.add_option("--health-address", given.health_address,
@@ -74,6 +77,12 @@ struct Flags {
             if (!mode)
                 return fail_within("--sock", mode.error());
             config.sock = *mode;
+        }
+        if (!xdp.empty()) {
+            auto mode = parse_xdp_mode(xdp);
+            if (!mode)
+                return fail_within("--xdp", mode.error());
+            config.xdp = *mode;
         }
         return config;
     }

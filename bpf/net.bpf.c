@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Both directions of an uplink. What is neither for a pod nor for a frontend is the host's and passes untouched. */
+/* Both directions of an uplink, and what the host sends to itself. What is neither for a pod nor for a frontend is the
+ * host's and passes untouched. */
 
 #include "lib/answer.h"
 #include "lib/icmp.h"
@@ -70,10 +71,12 @@ inline_always int from_net_family(struct __sk_buff *skb, const bool v6)
     reason = find_or_open(skb, &p, &f, &row, v6 ? from_net_open6 : from_net_open4, v6);
     if (unlikely(reason))
         return unopened(skb, &p, reason, TW_HOOK_FROM_NET, v6);
-    if (f.back < config.endpoints_max) /* the flow comes from this node, but this packet does not */
-        return drop(TW_DROP_SPOOFED_SOURCE, TW_HOOK_FROM_NET, length);
+    if (unlikely(f.back < config.endpoints_max)) {
+        reason = net_carried(&p, &f);
+        return reason ? drop(reason, TW_HOOK_FROM_NET, length) : VERDICT_NEXT;
+    }
     established(&p, &f, row, segments_of(skb), length, v6);
-    verdict = deliver(skb, &p, &f, &reason, v6);
+    verdict = deliver(skb, &p, &f, &reason, false, v6);
     return unlikely(verdict == VERDICT_DROP) ? refuse(skb, &p, &f, reason, TW_HOOK_FROM_NET, v6) : verdict;
 }
 
@@ -102,14 +105,62 @@ int from_net(struct __sk_buff *skb)
     }
 }
 
-/* Answers of the host's own backends to clients that dialled a frontend. Whatever else the host sends is its own. */
+/* First packet of a flow that the host opens to a frontend: what its sockets have not translated already. Or one of a
+ * pod's connections that the stack carries: its answers are to take the stack's way, too. */
+inline_always int to_net_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale, const bool v6)
+{
+    struct chosen chosen;
+    int reason;
+
+    if (stale) {
+        if (f->back != NEXTHOP_STACK)
+            return OPEN_PASS;
+        reason = route(skb, LOOPBACK_IFINDEX, &f->to.destination, &f->to.source, &f->next);
+        if (!reason)
+            flow_repoint(f->place, f->word, f->next, f->back, v6);
+        return reason;
+    }
+    f->to = p->tuple;
+    f->flags = 0;
+    f->service = 0;
+    f->back = NEXTHOP_STACK;
+    if (open_adopts(p) && address_find(&endpoints, &p->tuple.source)) {
+        u32 ifindex = skb->ifindex, *uplink = bpf_map_lookup_elem(&ifindexes, &ifindex);
+
+        f->next = uplink ? *uplink : NEXTHOP_STACK;
+        return open_flow(skb, p, f, false, v6);
+    }
+    if (!packet_opens(p) ||
+        !service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen) ||
+        !address_find(&node_addresses, &p->tuple.source))
+        return OPEN_PASS;
+    reason = open_service(f, chosen.service);
+    if (!reason)
+        reason = route(skb, LOOPBACK_IFINDEX, &f->to.destination, &p->tuple.source, &f->next);
+    if (!reason && f->next == NEXTHOP_STACK && !host_device())
+        return OPEN_PASS;
+    return reason ? reason : open_flow(skb, p, f, true, v6);
+}
+
+__weak int to_net_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
+{
+    return p && f ? to_net_open(skb, p, f, stale, false) : TW_DROP_FLOW_BUSY;
+}
+
+__weak int to_net_open6(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
+{
+    return p && f ? to_net_open(skb, p, f, stale, true) : TW_DROP_FLOW_BUSY;
+}
+
+/* What the host stack sends, by an uplink or (sock: off) to itself: to frontends, and answers of its own backends to
+ * clients that dialled one. Everything else it sends is its own. */
 inline_always int to_net_family(struct __sk_buff *skb, const bool v6)
 {
     struct flow f = {.now = flow_now()};
     struct tw_flow *row = 0;
     struct packet p = {};
     u32 length = skb->len;
-    int reason;
+    int reason, verdict;
 
     if (packet_load(skb, &p, v6))
         return VERDICT_NEXT;
@@ -117,10 +168,17 @@ inline_always int to_net_family(struct __sk_buff *skb, const bool v6)
         return v6 ? host_error6(skb, &p, TW_HOOK_TO_NET) : host_error4(skb, &p, TW_HOOK_TO_NET);
     if (p.kind == KIND_ICMP_OTHER || (p.kind == KIND_FRAGMENT && fragment_recall(&p, f.now, v6)))
         return VERDICT_NEXT;
-    if (flow_find(&p.tuple, &f, &row, f.now, v6) == FLOW_MISSING || f.back != NEXTHOP_STACK || !row)
+    reason = find_or_open(skb, &p, &f, &row, v6 ? to_net_open6 : to_net_open4, v6);
+    if (reason)
+        return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_TO_NET, length);
+    if (f.back != NEXTHOP_STACK)
         return VERDICT_NEXT;
     established(&p, &f, row, segments_of(skb), length, v6);
-    reason = translate(skb, &p, &f, v6);
+    if (f.flags & TW_FLOW_TRANSLATED && (!(f.flags & TW_FLOW_REPLY) || f.next == NEXTHOP_STACK)) {
+        verdict = deliver(skb, &p, &f, &reason, true, v6);
+        return verdict == VERDICT_DROP ? drop(reason, TW_HOOK_TO_NET, length) : verdict;
+    }
+    reason = translate(skb, &p, &f, v6); /* the kernel has found the way to the client, or of what it carries for us */
     return reason ? drop(reason, TW_HOOK_TO_NET, length) : VERDICT_NEXT;
 }
 

@@ -21,6 +21,15 @@ inline_always enum tw_drop pod_source(struct __sk_buff *skb, const struct packet
     return TW_PASS;
 }
 
+/* A packet whose row says that it comes from elsewhere: a flow that the host's stack carries since it was there before
+ * us (see open_adopts), or a pod that sends from an address that is not its own. */
+inline_always enum tw_drop pod_carried(struct __sk_buff *skb, const struct packet *p, const struct flow *f)
+{
+    u32 endpoint;
+
+    return f->back == NEXTHOP_STACK ? pod_source(skb, p, &endpoint) : TW_DROP_BAD_SOURCE;
+}
+
 /* First packet of a flow from a pod, or one whose ends have moved: makes or mends the rows. */
 inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale,
                                 const bool v6)
@@ -47,11 +56,13 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
             return reason;
     } else if (service_pinged(p)) {
         return OPEN_PING;
+    } else if (open_adopts(p)) {
+        return OPEN_PASS;
     }
     reason = route(skb, skb->ifindex, &f->to.destination, &p->tuple.source, &f->next);
     if (!reason && f->service && f->next == f->back) /* to itself: it must not take the reply for its own packet */
-        reason = open_source(f, v6);
-    return reason ? reason : open_flow(p, f, v6);
+        reason = snat_source(f, v6);
+    return reason ? reason : open_flow(skb, p, f, false, v6);
 }
 
 __weak int from_pod_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
@@ -118,10 +129,12 @@ inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
     if (unlikely(reason))
         return unopened(skb, &p, reason, TW_HOOK_FROM_POD, v6);
     back = bpf_map_lookup_elem(&nexthops, &f.back);
-    if (!back || back->link.ifindex != skb->ifindex)
-        return drop(TW_DROP_BAD_SOURCE, TW_HOOK_FROM_POD, length);
+    if (unlikely(!back || back->link.ifindex != skb->ifindex)) {
+        reason = pod_carried(skb, &p, &f);
+        return reason ? drop(reason, TW_HOOK_FROM_POD, length) : VERDICT_NEXT;
+    }
     established(&p, &f, row, segments_of(skb), length, v6);
-    verdict = deliver(skb, &p, &f, &reason, v6);
+    verdict = deliver(skb, &p, &f, &reason, false, v6);
     return unlikely(verdict == VERDICT_DROP) ? refuse(skb, &p, &f, reason, TW_HOOK_FROM_POD, v6) : verdict;
 }
 
@@ -175,7 +188,7 @@ inline_always int to_pod_open(struct __sk_buff *skb, const struct packet *p, str
     f->to = p->tuple;
     f->flags = 0;
     f->service = 0;
-    return open_flow(p, f, v6);
+    return open_flow(skb, p, f, false, v6);
 }
 
 __weak int to_pod_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Service translation at the socket: a process of the host talks to the backend from its first packet on, and is told
- * that it talks to the service. Addresses are IPv4-mapped throughout, so a v6 socket that dials an IPv4 service through
+/* Service translation at the socket: a process talks to the backend from its first packet on, and is told that it talks
+ * to the service. Addresses are IPv4-mapped throughout, so a v6 socket that dials an IPv4 service through
  * ::ffff:a.b.c.d is nothing special. */
 
 #include "lib/config.h"
@@ -12,7 +12,7 @@ inline_always bool sock_is_ours(struct bpf_sock_addr *ctx)
 {
     if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
         return false;
-    return bpf_get_netns_cookie(ctx) == config.host_netns_cookie;
+    return !config.sock_netns_cookie || bpf_get_netns_cookie(ctx) == config.sock_netns_cookie;
 }
 
 inline_always void sock_get(struct bpf_sock_addr *ctx, struct tw_end *end, const bool v6)

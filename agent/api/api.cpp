@@ -63,6 +63,17 @@ HttpResponse alive(const Agent & /*agent*/)
     return health(true);
 }
 
+json uplink_xdp(const HostNetwork &host)
+{
+    json list = json::array();
+    for (const auto &[name, state] : host.uplink_xdp()) {
+        list.push_back({{"interface", name}, {"mode", xdp_mode_name(state.mode)}});
+        if (!state.reason.empty())
+            list.back()["reason"] = state.reason;
+    }
+    return list;
+}
+
 json status(const Agent &agent)
 {
     const ServiceTables::Fill fill = agent.service_tables().fill();
@@ -72,7 +83,8 @@ json status(const Agent &agent)
             {"source", agent.config().source},
             {"synced", agent.synced()},
             {"uplinks", agent.host().uplink_names()},
-            {"sock", agent.config().sock == SockMode::off ? "off" : "host"},
+            {"xdp", uplink_xdp(agent.host())},
+            {"sock", sock_mode_name(agent.config().sock)},
             {"objects",
              {{"services", agent.services().service_count()},
               {"endpoint_slices", agent.services().slice_count()},

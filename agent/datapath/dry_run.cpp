@@ -74,6 +74,9 @@ Result<DryRun> DryRun::load(const std::string &bpffs, const Maps &maps)
         if (bpf_map__reuse_fd(map, (maps.*member.map).fd()) != 0)
             return fail_errno("map {}", member.name);
     }
+    if (config.previous_mask != 0 && (bpf_map__reuse_fd((*skeleton)->maps.previous4, maps.previous4.fd()) != 0 ||
+                                      bpf_map__reuse_fd((*skeleton)->maps.previous6, maps.previous6.fd()) != 0))
+        return fail_errno("the previous flow table");
     bpf_program *program = nullptr;
     bpf_object__for_each_program(program, (*skeleton)->obj)
     {

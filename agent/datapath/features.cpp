@@ -60,6 +60,13 @@ Features Features::probe()
     const Fd link(bpf_link_create(program.get(), 0x7fffffff, BPF_TCX_INGRESS, nullptr));
     features.tcx = !link && errno == ENODEV;
 
+    // Uplinks may have any MTU, also one that takes several buffers a frame.
+    bpf_prog_load_opts with_frags{};
+    with_frags.sz = sizeof(with_frags);
+    with_frags.prog_flags = BPF_F_XDP_HAS_FRAGS;
+    if (!Fd(bpf_prog_load(BPF_PROG_TYPE_XDP, "probe", "GPL", nothing.data(), nothing.size(), &with_frags)))
+        features.missing.emplace_back("XDP programs for frames of several buffers (Linux 5.18)");
+
     const auto need = [&](bpf_prog_type type, bpf_func_id helper, std::string_view name) {
         if (libbpf_probe_bpf_helper(type, helper, nullptr) != 1)
             features.missing.emplace_back(name);

@@ -3,18 +3,13 @@
 
 #include <arpa/inet.h>
 #include <atomic>
+#include <bit>
+#include <bpf/libbpf.h>
 #include <ctime>
+#include <numeric>
 
 namespace thruway {
 namespace {
-
-uint16_t clock_now()
-{
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    const auto nanoseconds = static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-    return static_cast<uint16_t>(nanoseconds >> TW_CLOCK_SHIFT);
-}
 
 uint32_t seconds_since(uint16_t tick, uint16_t now)
 {
@@ -35,7 +30,7 @@ std::optional<Row> read_row(const Row &row)
         const Row copy = row;
         std::atomic_thread_fence(std::memory_order_acquire);
         const uint32_t after = std::atomic_ref(const_cast<uint32_t &>(row.head.word)).load(std::memory_order_relaxed);
-        if (((before ^ after) & TW_FLOW_VERSION) == 0)
+        if (((before ^ after) & TW_FLOW_VERSION) == 0 && (after & TW_FLOW_STATE) != TW_FLOW_CLAIMED)
             return copy;
     }
 }
@@ -74,7 +69,7 @@ FlowRow flow_row(const Row &row, uint16_t now)
 template<typename Bucket>
 void each_flow_of(const MappedArray<Bucket> &buckets, const std::function<void(const Flow &)> &visit)
 {
-    const uint16_t now = clock_now();
+    const uint16_t now = flow_clock();
     for (uint32_t bucket = 0; bucket < buckets.size(); bucket++) {
         for (uint32_t way = 0; way < TW_FLOW_WAYS; way++) {
             const auto row = read_row(buckets[bucket].row[way]);
@@ -103,16 +98,30 @@ void add_totals(const MappedArray<Bucket> &buckets, std::vector<tw_totals> &tota
 }
 
 template<typename Bucket>
-uint32_t used_rows(const MappedArray<Bucket> &buckets)
+FlowCensus census_of(const MappedArray<Bucket> &buckets)
 {
-    uint32_t rows = 0;
+    FlowCensus census;
+    const uint32_t spill_area = std::bit_floor(buckets.size());
     for (uint32_t bucket = 0; bucket < buckets.size(); bucket++)
-        for (const auto &row : buckets[bucket].row)
-            rows += (row.head.word & TW_FLOW_STATE) != TW_FLOW_FREE;
-    return rows;
+        for (const auto &row : buckets[bucket].row) {
+            const uint32_t state = row.head.word & TW_FLOW_STATE;
+            if (state == TW_FLOW_FREE)
+                continue;
+            census.rows.at(state)++;
+            census.spilled += bucket >= spill_area;
+        }
+    return census;
 }
 
 } // namespace
+
+uint16_t flow_clock()
+{
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    const auto nanoseconds = static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+    return static_cast<uint16_t>(nanoseconds >> TW_CLOCK_SHIFT);
+}
 
 std::string_view flow_state_name(tw_flow_state state)
 {
@@ -139,19 +148,73 @@ void each_flow(const Arrays &arrays, const std::function<void(const Flow &)> &vi
 {
     each_flow_of(arrays.flows4, visit);
     each_flow_of(arrays.flows6, visit);
+    if (arrays.previous) {
+        each_flow_of(arrays.previous->v4, visit);
+        each_flow_of(arrays.previous->v6, visit);
+    }
 }
 
-std::vector<tw_totals> live_totals(const Arrays &arrays, uint32_t services)
+std::vector<tw_totals> live_totals(const Arrays &arrays, const FlowArrays *previous, uint32_t services)
 {
     std::vector<tw_totals> totals(services);
     add_totals(arrays.flows4, totals);
     add_totals(arrays.flows6, totals);
+    if (previous) {
+        add_totals(previous->v4, totals);
+        add_totals(previous->v6, totals);
+    }
     return totals;
 }
 
-FlowFill flow_fill(const Arrays &arrays)
+uint32_t FlowCensus::total() const
 {
-    return {used_rows(arrays.flows4), used_rows(arrays.flows6)};
+    return std::accumulate(rows.begin(), rows.end(), 0U);
+}
+
+std::array<FlowCensus, 2> flow_census(const FlowTable &table)
+{
+    return {census_of(*table.v4), census_of(*table.v6)};
+}
+
+std::string_view flow_event_name(tw_flow_event event)
+{
+    switch (event) {
+#define X(id, name, meaning)                                                                                           \
+    case TW_FLOW_EVENT_##id:                                                                                           \
+        return name;
+        TW_FLOW_EVENTS(X)
+#undef X
+    default:
+        return "none";
+    }
+}
+
+std::string_view flow_event_meaning(tw_flow_event event)
+{
+    switch (event) {
+#define X(id, name, meaning)                                                                                           \
+    case TW_FLOW_EVENT_##id:                                                                                           \
+        return meaning;
+        TW_FLOW_EVENTS(X)
+#undef X
+    default:
+        return "nothing";
+    }
+}
+
+Result<FlowEvents> read_flow_events(const Maps &maps)
+{
+    FlowEvents events{};
+    auto walked = maps.flow_events.each_raw([&](const void *key, const void *counts) {
+        uint32_t event = 0;
+        std::memcpy(&event, key, sizeof(event));
+        const auto *of_cpu = static_cast<const uint64_t *>(counts);
+        for (int cpu = 0; cpu < libbpf_num_possible_cpus() && event < events.size(); cpu++)
+            events.at(event) += of_cpu[cpu];
+    });
+    if (!walked)
+        return std::unexpected(walked.error());
+    return events;
 }
 
 } // namespace thruway

@@ -3,17 +3,30 @@
 
 namespace thruway {
 
-const std::array<Maps::Member, 20> Maps::members{{
-    {"layout", &Maps::layout},       {"frontends", &Maps::frontends},
-    {"vips", &Maps::vips},           {"services", &Maps::services},
-    {"slots", &Maps::slots},         {"backends", &Maps::backends},
-    {"totals", &Maps::totals},       {"sockets", &Maps::sockets},
-    {"endpoints", &Maps::endpoints}, {"node_addresses", &Maps::node_addresses},
-    {"addresses", &Maps::addresses}, {"nodes", &Maps::nodes},
-    {"gateways", &Maps::gateways},   {"ifindexes", &Maps::ifindexes},
-    {"nexthops", &Maps::nexthops},   {"generations", &Maps::generations},
-    {"flows4", &Maps::flows4},       {"flows6", &Maps::flows6},
-    {"fragments", &Maps::fragments}, {"drops", &Maps::drops},
+const std::array<Maps::Member, 23> Maps::members{{
+    {"layout", &Maps::layout},
+    {"frontends", &Maps::frontends},
+    {"vips", &Maps::vips},
+    {"services", &Maps::services},
+    {"slots", &Maps::slots},
+    {"backends", &Maps::backends},
+    {"totals", &Maps::totals},
+    {"sockets", &Maps::sockets},
+    {"endpoints", &Maps::endpoints},
+    {"node_addresses", &Maps::node_addresses},
+    {"addresses", &Maps::addresses},
+    {"nodes", &Maps::nodes},
+    {"gateways", &Maps::gateways},
+    {"ifindexes", &Maps::ifindexes},
+    {"nexthops", &Maps::nexthops},
+    {"generations", &Maps::generations},
+    {"flows4", &Maps::flows4},
+    {"flows6", &Maps::flows6},
+    {"purges", &Maps::purges},
+    {"flow_events", &Maps::flow_events},
+    {"fragments", &Maps::fragments},
+    {"drops", &Maps::drops},
+    {"snat", &Maps::snat},
 }};
 
 Result<Maps> Maps::open(const std::string &folder)
@@ -24,6 +37,12 @@ Result<Maps> Maps::open(const std::string &folder)
         if (!map)
             return std::unexpected(map.error());
         maps.*member.map = std::move(*map);
+    }
+    auto previous4 = Map::open(folder + "/previous4", "previous4");
+    auto previous6 = Map::open(folder + "/previous6", "previous6");
+    if (previous4 && previous6) {
+        maps.previous4 = std::move(*previous4);
+        maps.previous6 = std::move(*previous6);
     }
     return maps;
 }
@@ -57,10 +76,19 @@ Result<Arrays> Arrays::of(const Maps &maps, bool writable)
         map_array(arrays.flows4, maps.flows4, writable),
         map_array(arrays.flows6, maps.flows6, writable),
         map_array(arrays.fragments, maps.fragments, writable),
+        map_array(arrays.purges, maps.purges, writable),
     };
     for (const auto &result : all)
         if (!result)
             return std::unexpected(result.error());
+    if (maps.changing()) {
+        auto previous = std::make_shared<FlowArrays>();
+        for (const auto &result :
+             {map_array(previous->v4, maps.previous4, false), map_array(previous->v6, maps.previous6, false)})
+            if (!result)
+                return std::unexpected(result.error());
+        arrays.previous = std::move(previous);
+    }
     return arrays;
 }
 

@@ -6,6 +6,7 @@
 #include "agent/planner/plan.h"
 
 #include <array>
+#include <memory>
 #include <string_view>
 #include <thruway/drop.h>
 #include <thruway/flow.h>
@@ -13,6 +14,7 @@
 #include <thruway/limits.h>
 #include <thruway/nexthop.h>
 #include <thruway/service.h>
+#include <thruway/snat.h>
 
 namespace thruway {
 
@@ -28,6 +30,12 @@ struct Sizes {
     uint32_t node_addresses = 1'024;
     uint32_t flows = 262'144; ///< rows a family; a power of two, two rows make a flow
 };
+
+/// Entries of `flows4` and `flows6` for so many rows: their buckets, and a quarter more for the spill area.
+constexpr uint32_t flow_buckets(uint32_t rows)
+{
+    return rows / TW_FLOW_WAYS / 4 * 5;
+}
 
 /// All maps that other processes may open, by their names under the bpffs folder.
 struct Maps {
@@ -49,17 +57,31 @@ struct Maps {
     Map generations;
     Map flows4;
     Map flows6;
+    Map purges;
+    Map flow_events;
     Map fragments;
     Map drops;
+    Map snat;
 
     struct Member {
         std::string_view name;
         Map Maps::*map;
     };
-    static const std::array<Member, 20> members;
+    static const std::array<Member, 23> members;
+
+    /// The flow table before, while its size or layout changes (see flow_tables.h); otherwise not there.
+    Map previous4;
+    Map previous6;
+    [[nodiscard]] bool changing() const { return previous4.fd() >= 0; }
 
     /// Opens what an agent has pinned in `folder`.
     static Result<Maps> open(const std::string &folder);
+};
+
+/// A flow table: both families.
+struct FlowArrays {
+    MappedArray<tw_bucket4> v4;
+    MappedArray<tw_bucket6> v6;
 };
 
 /// The array maps, as memory.
@@ -75,6 +97,8 @@ struct Arrays {
     MappedArray<tw_bucket4> flows4;
     MappedArray<tw_bucket6> flows6;
     MappedArray<tw_fragment> fragments;
+    MappedArray<tw_purge> purges;
+    std::shared_ptr<const FlowArrays> previous; ///< while the flow table changes its size or layout
 
     static Result<Arrays> of(const Maps &maps, bool writable);
 

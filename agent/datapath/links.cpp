@@ -9,6 +9,7 @@
 #include <charconv>
 #include <fcntl.h>
 #include <filesystem>
+#include <linux/if_link.h>
 #include <linux/magic.h>
 #include <optional>
 #include <sys/stat.h>
@@ -70,7 +71,7 @@ std::optional<PinName> parse_pin(std::string_view name)
     return PinName{hook, ifindex};
 }
 
-/// Removes a pin and what stands for it: a link goes with its last name.
+/// Removes a pin and what stands for it. A link goes with its last name, too, but only some time later.
 void remove_pin(const fs::path &path)
 {
     std::error_code error;
@@ -79,6 +80,8 @@ void remove_pin(const fs::path &path)
         const bpf_tc_hook hook = tc_hook(name->ifindex, name->hook->type);
         const bpf_tc_opts filter = our_filter();
         bpf_tc_detach(&hook, &filter);
+    } else if (const Fd link(bpf_obj_get(path.c_str())); link) {
+        bpf_link_detach(link.get());
     }
     fs::remove(path, error);
 }
@@ -94,10 +97,13 @@ bool update_pinned(const std::string &path, int program, Matches matches)
            (info.prog_id == program_id(program) || bpf_link_update(pinned.get(), program, nullptr) == 0);
 }
 
-Result<> create_pinned(const std::string &path, const Hook &hook, int program, int target)
+Result<> create_pinned(const std::string &path, const Hook &hook, int program, int target, uint32_t flags = 0)
 {
     ::unlink(path.c_str());
-    const Fd link(bpf_link_create(program, target, hook.type, nullptr));
+    bpf_link_create_opts options{};
+    options.sz = sizeof(options);
+    options.flags = flags;
+    const Fd link(bpf_link_create(program, target, hook.type, &options));
     if (!link)
         return fail_errno("link");
     if (bpf_obj_pin(link.get(), path.c_str()) != 0)
@@ -127,6 +133,24 @@ Result<> Links::attach_clsact(const Hook &hook, int program, unsigned ifindex) c
     if (::symlink(filter_mark, pin.c_str()) != 0 && errno != EEXIST) // before the filter: none is ever forgotten
         return fail_errno("cannot create {}", pin);
     return attach_filter(hook, program, ifindex);
+}
+
+Result<> Links::attach_xdp(const Hook &hook, int program, unsigned ifindex) const
+{
+    const std::string pin = path(hook, ifindex);
+    if (update_pinned(pin, program, [&](const bpf_link_info &info) { return info.xdp.ifindex == ifindex; }))
+        return {};
+    return create_pinned(pin, hook, program, static_cast<int>(ifindex), XDP_FLAGS_DRV_MODE);
+}
+
+uint32_t Links::xdp_program(const Hook &hook, unsigned ifindex) const
+{
+    const Fd pinned(bpf_obj_get(path(hook, ifindex).c_str()));
+    bpf_link_info info{};
+    uint32_t length = sizeof(info);
+    if (!pinned || bpf_link_get_info_by_fd(pinned.get(), &info, &length) != 0 || info.xdp.ifindex != ifindex)
+        return 0;
+    return info.prog_id;
 }
 
 Result<> Links::attach_cgroup(const Hook &hook, int program, const std::string &cgroup) const

@@ -18,12 +18,13 @@ struct Hook {
 };
 
 /// Each of them by its index here.
-enum HookIndex : uint8_t { from_pod, to_pod, from_net, to_net, sockets_first };
+enum HookIndex : uint8_t { from_pod, to_pod, from_net, to_net, xdp_net, sockets_first };
 constexpr std::array hooks{
     Hook{"from_pod", BPF_TCX_INGRESS},
     Hook{"to_pod", BPF_TCX_EGRESS},
     Hook{"from_net", BPF_TCX_INGRESS},
     Hook{"to_net", BPF_TCX_EGRESS},
+    Hook{"xdp_net", BPF_XDP},
     Hook{"sock_connect4", BPF_CGROUP_INET4_CONNECT},
     Hook{"sock_connect6", BPF_CGROUP_INET6_CONNECT},
     Hook{"sock_sendmsg4", BPF_CGROUP_UDP4_SENDMSG},
@@ -47,6 +48,13 @@ public:
 
     /// By a clsact filter, for kernels without tcx.
     Result<> attach_clsact(const Hook &hook, int program, unsigned ifindex) const;
+
+    /// To a device's XDP hook, which has room for one program: an error (EBUSY, EEXIST) if it is somebody else's.
+    /// Natively: by the driver.
+    Result<> attach_xdp(const Hook &hook, int program, unsigned ifindex) const;
+
+    /// Id of the program that our XDP link holds on the device; 0: there is no such link.
+    [[nodiscard]] uint32_t xdp_program(const Hook &hook, unsigned ifindex) const;
 
     /// To a cgroup2 folder.
     Result<> attach_cgroup(const Hook &hook, int program, const std::string &cgroup) const;

@@ -3,6 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <cstdio>
 #include <fstream>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@ Result<Map> Map::adopt(Fd fd, std::string name)
     Map map;
     map.fd_ = std::move(fd);
     map.name_ = std::move(name);
+    map.id_ = info.id;
     map.type_ = info.type;
     map.key_size_ = info.key_size;
     map.value_size_ = info.value_size;
@@ -133,6 +135,17 @@ Result<uint64_t> Map::memory() const
             return bytes;
     }
     return fail("map {}: the kernel does not tell its size", name_);
+}
+
+Result<> pin_over(int fd, const std::string &path)
+{
+    const std::string next = path + "-new"; // bpffs allows no dots
+    ::unlink(next.c_str());
+    if (bpf_obj_pin(fd, next.c_str()) != 0)
+        return fail_errno("cannot pin {}", next);
+    if (::rename(next.c_str(), path.c_str()) != 0)
+        return fail_errno("cannot rename {}", next);
+    return {};
 }
 
 Result<Mapping> Mapping::of(const Map &map, bool writable)

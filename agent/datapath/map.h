@@ -27,6 +27,7 @@ public:
     static Result<Map> open(const std::string &path, std::string name);
 
     [[nodiscard]] int fd() const { return fd_.get(); }
+    [[nodiscard]] uint32_t id() const { return id_; }
     [[nodiscard]] const std::string &name() const { return name_; }
     [[nodiscard]] uint32_t type() const { return type_; }
     [[nodiscard]] uint32_t key_size() const { return key_size_; }
@@ -98,12 +99,16 @@ private:
 
     Fd fd_;
     std::string name_;
+    uint32_t id_ = 0;
     uint32_t type_ = 0;
     uint32_t key_size_ = 0;
     uint32_t value_size_ = 0;
     uint32_t capacity_ = 0;
     uint32_t flags_ = 0;
 };
+
+/// Pins an object of the kernel's in the place of what is pinned there, in one step.
+Result<> pin_over(int fd, const std::string &path);
 
 /// The memory of an array map, shared with the programs that run on it.
 class Mapping {

@@ -157,7 +157,7 @@ Result<> NextHopTables::write_row(uint32_t index, const NextHop &hop)
     std::ranges::copy(hop.from, next.from.mac);
     if (hop.to) {
         std::ranges::copy(*hop.to, next.to.mac);
-        next.to.flags = TW_NEXTHOP_RESOLVED;
+        next.to.flags = static_cast<uint16_t>(TW_NEXTHOP_RESOLVED | hop.xdp);
     }
     publish(row.source[0], numbers[0]);
     publish(row.source[1], numbers[1]);
@@ -331,6 +331,16 @@ Result<> NextHopTables::set_node(const Prefix &pods, const std::optional<NextHop
 void NextHopTables::remove_node(const Prefix &pods)
 {
     erase_key({Kind::node, pods.address(), pods.length()});
+}
+
+void NextHopTables::set_host(const NextHop &hop)
+{
+    std::ignore = write_row(0, hop); // names no addresses, so nothing can be full
+}
+
+void NextHopTables::remove_host()
+{
+    publish(arrays_->nexthops[0].link, {});
 }
 
 Result<> NextHopTables::set_node_addresses(const std::vector<Address> &addresses)

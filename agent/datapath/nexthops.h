@@ -23,6 +23,7 @@ struct NextHop {
     uint16_t mtu = 0;
     MacBytes from{};                              ///< MAC of the interface
     std::optional<MacBytes> to;                   ///< MAC of the other side; none: the kernel finds it
+    uint16_t xdp = 0;                             ///< how XDP may send by it: TW_NEXTHOP_XDP, TW_NEXTHOP_REDIRECT
     std::optional<Address> gateway;               ///< whose MAC that is; none: the packet's destination
     std::array<std::optional<Address>, 2> source; ///< by family: what SNAT on this way makes of a source
 };
@@ -54,6 +55,10 @@ public:
     /// The pods of another node; none for those of this one.
     Result<> set_node(const Prefix &pods, const std::optional<NextHop> &hop);
     void remove_node(const Prefix &pods);
+
+    /// The device by which the host's stack takes translated packets from itself: row 0, which nothing else uses.
+    void set_host(const NextHop &hop);
+    void remove_host();
 
     /// The addresses of this node.
     Result<> set_node_addresses(const std::vector<Address> &addresses);

@@ -20,16 +20,16 @@ public:
                 lanes_[lane] = (lanes_[lane] ^ bytes[i]) * (0x100000001b3ULL + 2 * lane);
     }
 
-    [[nodiscard]] std::array<uint8_t, 32> value() const
+    [[nodiscard]] ProgramsDigest value() const
     {
-        std::array<uint8_t, 32> bytes{};
+        ProgramsDigest bytes{};
         std::memcpy(bytes.data(), lanes_.data(), bytes.size());
         return bytes;
     }
 
 private:
-    std::array<uint64_t, 4> lanes_{0xcbf29ce484222325ULL, 0x84222325cbf29ce4ULL, 0x9e3779b97f4a7c15ULL,
-                                   0xd6e8feb86659fd93ULL};
+    std::array<uint64_t, sizeof(ProgramsDigest) / sizeof(uint64_t)> lanes_{0xcbf29ce484222325ULL, 0x84222325cbf29ce4ULL,
+                                                                           0x9e3779b97f4a7c15ULL};
 };
 
 } // namespace
@@ -52,7 +52,7 @@ Result<> load_object(datapath &skeleton, const tw_config &config)
     return {};
 }
 
-std::array<uint8_t, 32> digest_of(const tw_config &config, const Maps &maps)
+ProgramsDigest digest_of(const tw_config &config, const Maps &maps)
 {
     size_t size = 0;
     const void *code = datapath__elf_bytes(&size);
@@ -61,11 +61,14 @@ std::array<uint8_t, 32> digest_of(const tw_config &config, const Maps &maps)
     digest.add(code, size);
     digest.add(&config, sizeof(config));
     for (const Maps::Member &member : Maps::members) {
-        bpf_map_info info{};
-        uint32_t length = sizeof(info);
-        bpf_map_get_info_by_fd((maps.*member.map).fd(), &info, &length);
-        digest.add(&info.id, sizeof(info.id));
+        const uint32_t id = (maps.*member.map).id();
+        digest.add(&id, sizeof(id));
     }
+    if (config.previous_mask != 0)
+        for (const Map *map : {&maps.previous4, &maps.previous6}) {
+            const uint32_t id = map->id();
+            digest.add(&id, sizeof(id));
+        }
     return digest.value();
 }
 

@@ -22,7 +22,9 @@ Result<Skeleton> open_object();
 /// write to it must be dead code, or the kernel refuses the programs.
 Result<> load_object(datapath &skeleton, const tw_config &config);
 
+using ProgramsDigest = std::array<uint8_t, sizeof(tw_layout::programs)>;
+
 /// What loaded programs are made of: code, constants, and the very maps they use.
-std::array<uint8_t, 32> digest_of(const tw_config &config, const Maps &maps);
+ProgramsDigest digest_of(const tw_config &config, const Maps &maps);
 
 } // namespace thruway

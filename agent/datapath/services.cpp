@@ -119,8 +119,12 @@ Result<> ServiceTables::apply_one(const ServicePlan &plan)
     auto service = find_or_make(plan);
     if (!service)
         return std::unexpected(service.error());
-    if (auto set = set_backends((*service)->id, plan.backends); !set)
+    const uint32_t id = (*service)->id;
+    const tw_range old = arrays_->services[id].cluster;
+    if (auto set = set_backends(id, plan.backends); !set)
         return set;
+    if (plan.key.protocol == Protocol::udp)
+        purge_lost(id, old, plan.backends);
     stage_frontends(plan, **service);
     return {};
 }
@@ -197,6 +201,17 @@ Result<> ServiceTables::set_backends(uint32_t id, const std::vector<Backend> &ba
     return {};
 }
 
+/// The old range still stands: what packets may be using rests.
+void ServiceTables::purge_lost(uint32_t id, const tw_range &old, const std::vector<Backend> &backends)
+{
+    for (uint32_t i = 0; i < old.count; i++) {
+        const tw_backend &row = arrays_->backends[arrays_->slot(old.base + i)];
+        const Backend backend{Address(row.address), ntohs(row.port)};
+        if (!std::ranges::binary_search(backends, backend))
+            purges_.push_back({.address = row.address, .service = id, .port = row.port, .protocol = IPPROTO_UDP});
+    }
+}
+
 Result<uint32_t> ServiceTables::use_backend(const Backend &backend)
 {
     if (const auto found = backends_.find(backend); found != backends_.end()) {
@@ -265,6 +280,8 @@ void ServiceTables::remove(const ServiceKey &key)
     if (found == services_.end())
         return;
     to_erase_.insert(to_erase_.end(), found->second.frontends.begin(), found->second.frontends.end());
+    if (key.protocol == Protocol::udp)
+        purges_.push_back({.service = found->second.id, .protocol = IPPROTO_UDP});
     free_service(found->second.id);
     services_.erase(found);
 }

@@ -29,6 +29,10 @@ public:
     /// is full or refuses; that service stays as it was and is tried again with every later call.
     std::vector<std::string> apply(ServiceChanges changes);
 
+    /// Backends that UDP services have lost since the last call: nothing tells their clients, so their flows are to
+    /// end. TCP ends by itself.
+    std::vector<tw_purge> take_purges() { return std::exchange(purges_, {}); }
+
     /// Removes what no plan has claimed since adopt(). To be called once the sources have told everything.
     std::vector<std::string> sweep();
 
@@ -99,6 +103,7 @@ private:
     Result<> apply_one(const ServicePlan &plan);
     Result<Applied *> find_or_make(const ServicePlan &plan);
     Result<> set_backends(uint32_t id, const std::vector<Backend> &backends);
+    void purge_lost(uint32_t id, const tw_range &old, const std::vector<Backend> &backends);
     [[nodiscard]] bool holds(const tw_range &range, const std::vector<Backend> &backends) const;
     Result<uint32_t> use_backend(const Backend &backend);
     void drop_backend(uint32_t index);
@@ -135,7 +140,8 @@ private:
     std::vector<Insertion> to_insert_;
     std::unordered_map<ServiceKey, Failed> failed_;
     std::vector<std::string> lines_; // what the call under way has to tell
-    std::vector<Resting> leaving_;   // by the apply() under way
+    std::vector<tw_purge> purges_;
+    std::vector<Resting> leaving_; // by the apply() under way
     std::deque<Resting> resting_;
     uint32_t frontends_ = 0;
     std::unordered_map<Address, Vip> vips_;

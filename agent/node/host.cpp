@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/node/host.h"
 
+#include "agent/node/host_link.h"
+
 #include <algorithm>
 #include <spdlog/spdlog.h>
 
@@ -31,7 +33,7 @@ HostNetwork::~HostNetwork()
 }
 
 Result<std::unique_ptr<HostNetwork>> HostNetwork::open(Loop &loop, Datapath &datapath, NextHopTables &nexthops,
-                                                       std::vector<std::string> uplinks)
+                                                       std::vector<std::string> uplinks, XdpMode xdp)
 {
     auto netlink = Netlink::open();
     if (!netlink)
@@ -44,6 +46,7 @@ Result<std::unique_ptr<HostNetwork>> HostNetwork::open(Loop &loop, Datapath &dat
     std::unique_ptr<HostNetwork> host(
         new HostNetwork(loop, datapath, nexthops, std::move(*netlink))); // NOLINT(cppcoreguidelines-owning-memory)
     host->wanted_uplinks_ = std::move(uplinks);
+    host->xdp_mode_ = xdp;
     // Subscribe first, read after: nothing falls in between.
     auto monitor = NetlinkMonitor::open({
         .changed = [self = host.get()] { self->schedule_refresh(); },
@@ -164,10 +167,21 @@ void HostNetwork::set_neighbours(const std::vector<Neighbour> &neighbours)
             found->second = neighbour.mac;
 }
 
+Result<> HostNetwork::attach()
+{
+    for (const auto &[index, uplink] : uplinks_) {
+        if (auto attached = datapath_->attach_uplink(index, uplink.link.name); !attached)
+            return attached;
+        attach_xdp(uplink);
+    }
+    return loopback_ ? datapath_->attach_loopback() : Result<>{};
+}
+
 void HostNetwork::attach_uplinks()
 {
     for (const auto &[index, uplink] : uplinks_) {
         complain(fmt::format("uplink {}", uplink.link.name), datapath_->attach_uplink(index, uplink.link.name));
+        attach_xdp(uplink);
         complain(fmt::format("uplink {}", uplink.link.name), nexthops_->set_uplink(hop_by(uplink, std::nullopt)));
         attached_.insert(index);
     }
@@ -178,8 +192,28 @@ void HostNetwork::attach_uplinks()
         }
         nexthops_->remove_uplink(*index);
         datapath_->detach_uplink(*index);
+        xdp_.erase(*index);
         index = attached_.erase(index);
     }
+}
+
+/// Whether XDP can be had may change with every change of the device. But a driver that has said no is asked again only
+/// after the MTU has changed: being asked may restart its queues, and that is a change, too.
+void HostNetwork::attach_xdp(const Uplink &uplink)
+{
+    const Link &link = uplink.link;
+    const auto known = xdp_.find(link.index);
+    if (known != xdp_.end() && known->second.state.refused && known->second.mtu == link.mtu)
+        return;
+    XdpState state = datapath_->attach_xdp({link.index, link.veth}, xdp_mode_);
+    const bool news =
+        known == xdp_.end() || known->second.state.mode != state.mode || known->second.state.reason != state.reason;
+    if (news && state.mode != XdpMode::off)
+        spdlog::info("uplink {}: XDP is {}", link.name, xdp_mode_name(state.mode));
+    else if (news && !state.reason.empty())
+        spdlog::log(xdp_mode_ == XdpMode::automatic ? spdlog::level::info : spdlog::level::warn,
+                    "uplink {}: no XDP, tc does the work: {}", link.name, state.reason);
+    xdp_.insert_or_assign(link.index, Accelerated{std::move(state), link.mtu});
 }
 
 NextHop HostNetwork::hop_by(const Uplink &uplink, const std::optional<Address> &gateway) const
@@ -190,6 +224,8 @@ NextHop HostNetwork::hop_by(const Uplink &uplink, const std::optional<Address> &
     hop.from = uplink.link.mac;
     hop.source = uplink.address;
     hop.gateway = gateway;
+    if (const auto xdp = xdp_.find(uplink.link.index); xdp != xdp_.end())
+        hop.xdp = xdp->second.state.way;
     if (gateway)
         if (const auto found = neighbours_.find({uplink.link.index, *gateway}); found != neighbours_.end())
             hop.to = found->second;
@@ -339,9 +375,34 @@ std::vector<std::string> HostNetwork::uplink_names() const
     return names;
 }
 
+Result<> HostNetwork::translate_loopback(bool translate)
+{
+    loopback_ = translate;
+    if (!translate) {
+        datapath_->detach_loopback();
+        nexthops_->remove_host();
+        return remove_host_link(netlink_);
+    }
+    auto link = make_host_link(netlink_);
+    if (!link)
+        return std::unexpected(link.error());
+    nexthops_->set_host({.ifindex = link->index, .mtu = static_cast<uint16_t>(link->mtu), .to = link->mac});
+    return datapath_->attach_loopback();
+}
+
+std::vector<std::pair<std::string, XdpState>> HostNetwork::uplink_xdp() const
+{
+    std::vector<std::pair<std::string, XdpState>> states;
+    for (const auto &[index, uplink] : uplinks_)
+        if (const auto found = xdp_.find(index); found != xdp_.end())
+            states.emplace_back(uplink.link.name, found->second.state);
+    return states;
+}
+
 void HostNetwork::sweep()
 {
-    datapath_->detach_other_uplinks([this](unsigned ifindex) { return uplinks_.contains(ifindex); });
+    datapath_->detach_others(
+        [this](unsigned ifindex) { return uplinks_.contains(ifindex) || (loopback_ && ifindex == loopback_ifindex); });
     complain("stale routes", routes_.sweep());
 }
 
@@ -350,6 +411,8 @@ Result<> HostNetwork::cleanup()
     auto netlink = Netlink::open();
     if (!netlink)
         return std::unexpected(netlink.error());
+    if (auto removed = remove_host_link(*netlink); !removed)
+        return removed;
     auto routes = netlink->routes([](const Route &route) { return route.protocol == route_protocol; });
     if (!routes)
         return std::unexpected(routes.error());

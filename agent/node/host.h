@@ -23,7 +23,7 @@ class HostNetwork {
 public:
     /// `uplinks` are interface names; none: those that the default routes use. Fails if one of them does not exist.
     static Result<std::unique_ptr<HostNetwork>> open(Loop &loop, Datapath &datapath, NextHopTables &nexthops,
-                                                     std::vector<std::string> uplinks);
+                                                     std::vector<std::string> uplinks, XdpMode xdp);
     ~HostNetwork();
     HostNetwork(const HostNetwork &) = delete;
     HostNetwork &operator=(const HostNetwork &) = delete;
@@ -34,6 +34,11 @@ public:
 
     /// This node's addresses as its Node object has them, primary first; they are preferred to what interfaces say.
     void set_internal_addresses(const std::vector<Address> &addresses);
+
+    /// Whether what the host sends to itself is translated on its way, as no socket is.
+    Result<> translate_loopback(bool translate);
+    /// Attaches the datapath's programs to all uplinks and to `lo`, in the place of others of ours.
+    Result<> attach();
 
     /// Removes routes and neighbours of ours that nothing wants. To be called once the sources have told everything.
     void sweep();
@@ -48,6 +53,10 @@ public:
     [[nodiscard]] unsigned mtu() const;
 
     [[nodiscard]] std::vector<std::string> uplink_names() const;
+
+    /// What became of XDP on each uplink.
+    [[nodiscard]] std::vector<std::pair<std::string, XdpState>> uplink_xdp() const;
+
     [[nodiscard]] Netlink &netlink() { return netlink_; }
     [[nodiscard]] KernelRoutes &routes() { return routes_; }
 
@@ -58,6 +67,11 @@ private:
     struct Uplink {
         Link link;
         std::array<std::optional<Address>, 2> address; // by family: the first global one
+    };
+    /// XDP on an uplink, and the MTU at which that was found out.
+    struct Accelerated {
+        XdpState state;
+        unsigned mtu = 0;
     };
     /// A neighbour on an uplink whose MAC we follow.
     using NeighbourKey = std::pair<unsigned, Address>;
@@ -71,6 +85,7 @@ private:
     void set_addresses(const std::vector<InterfaceAddress> &addresses);
     void set_neighbours(const std::vector<Neighbour> &neighbours);
     void attach_uplinks();
+    void attach_xdp(const Uplink &uplink);
     void update_gateways();
     void place(const NodeRoute &route);
     void place_node(const Prefix &prefix, const NodeRoute &route);
@@ -90,6 +105,9 @@ private:
     std::vector<std::string> wanted_uplinks_;
     std::map<unsigned, Uplink> uplinks_;
     std::set<unsigned> attached_;
+    bool loopback_ = false; // to_net is on `lo`, too
+    XdpMode xdp_mode_ = XdpMode::off;
+    std::map<unsigned, Accelerated> xdp_;
     std::vector<Address> internal_;
     std::unordered_map<Prefix, NodeRoute> nodes_;
     std::unordered_map<Prefix, NeighbourKey> node_neighbours_; // whose MAC leads to a node's pods

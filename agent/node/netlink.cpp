@@ -118,6 +118,7 @@ Link link_of(rtnl_link *object)
     link.mtu = rtnl_link_get_mtu(object);
     link.up = rtnl_link_get_flags(object) & IFF_UP;
     link.loopback = rtnl_link_get_flags(object) & IFF_LOOPBACK;
+    link.veth = rtnl_link_is_veth(object);
     link.peer = rtnl_link_get_link(object);
     return link;
 }

@@ -37,6 +37,7 @@ struct Link {
     unsigned mtu = 0;
     bool up = false;
     bool loopback = false;
+    bool veth = false;
     int peer = 0; ///< index of the other end of a veth, in whatever namespace that is; 0: none
 };
 

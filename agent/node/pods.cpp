@@ -253,13 +253,21 @@ Result<> Pods::connect(const PodInterface &pod)
             return set;
     if (auto set = netlink.set_mtu(pod.ifindex, host_->mtu()); !set)
         return set;
-    if (auto attached = datapath_->attach_pod(pod.ifindex, pod.device); !attached)
-        return attached;
+    if (!datapath_->fresh())
+        if (auto attached = datapath_->attach_pod(pod.ifindex, pod.device); !attached)
+            return attached;
     for (const Address &address : pod.addresses) {
         if (auto set = netlink.set_permanent_neighbour(pod.ifindex, address, pod.mac); !set)
             return set;
     }
     return place(pod);
+}
+
+void Pods::connect_all()
+{
+    for (const auto &[key, pod] : pods_)
+        if (auto connected = connect(pod); !connected)
+            spdlog::error("pod {}: {}", pod.pod.text(), connected.error().text());
 }
 
 void Pods::disconnect(const PodInterface &pod)
@@ -281,6 +289,14 @@ Result<> Pods::place(const PodInterface &pod)
             !routed)
             return routed;
     return nexthops_->set_endpoint(pod.addresses, hop_to(pod));
+}
+
+Result<> Pods::attach()
+{
+    for (const auto &[key, pod] : pods_)
+        if (auto attached = datapath_->attach_pod(pod.ifindex, pod.device); !attached)
+            return attached;
+    return {};
 }
 
 void Pods::refresh()

@@ -70,8 +70,14 @@ public:
     /// Disconnects the pod and removes its interface. One that is not known is no error.
     Result<> remove(const std::string &container, const std::string &interface);
 
+    /// Attaches the datapath's programs to all pods, in the place of others of ours.
+    Result<> attach();
+
     /// Follows changes of the host's addresses.
     void refresh();
+
+    /// Attaches the programs to all pods, after a fresh datapath has been filled.
+    void connect_all();
 
     [[nodiscard]] const std::map<std::pair<std::string, std::string>, PodInterface> &all() const { return pods_; }
 

@@ -3,6 +3,7 @@
 
 #include "agent/datapath/flows.h"
 #include "agent/observe/drops.h"
+#include "agent/observe/snat.h"
 
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
@@ -86,6 +87,19 @@ void add_drops(std::vector<MetricFamily> &families, const Maps &maps)
     families.push_back(std::move(bytes));
 }
 
+void add_snat(std::vector<MetricFamily> &families, const Maps &maps)
+{
+    const auto snat = read_snat(maps);
+    if (!snat)
+        return;
+    const auto counter = [&](const char *name, const char *help, uint64_t value) {
+        add(families.emplace_back(family(name, help, MetricType::Counter)), {}, static_cast<double>(value));
+    };
+    counter("thruway_snat_ports_total", "Source ports that SNAT has taken.", snat->ports);
+    counter("thruway_snat_collisions_total", "Source ports that SNAT has tried and found in use.", snat->collisions);
+    counter("thruway_snat_exhausted_total", "Flows that SNAT found no free source port for.", snat->exhausted);
+}
+
 void add_maps(std::vector<MetricFamily> &families, const MetricsSnapshot &snapshot, const Maps &maps,
               const Arrays &arrays)
 {
@@ -94,9 +108,9 @@ void add_maps(std::vector<MetricFamily> &families, const MetricsSnapshot &snapsh
     MetricFamily memory = family("thruway_map_memory_bytes", "Kernel memory of a BPF map.", MetricType::Gauge);
     for (const MetricsSnapshot::Fill &fill : snapshot.fill)
         add(entries, {{"map", fill.map}}, static_cast<double>(fill.entries));
-    const FlowFill flows = flow_fill(arrays);
-    add(entries, {{"map", "flows4"}}, flows.rows4);
-    add(entries, {{"map", "flows6"}}, flows.rows6);
+    const auto flows = flow_census({&arrays.flows4, &arrays.flows6});
+    add(entries, {{"map", "flows4"}}, flows[0].total());
+    add(entries, {{"map", "flows6"}}, flows[1].total());
     for (const Maps::Member &member : Maps::members) {
         const Map &map = maps.*member.map;
         const Labels labels{{"map", std::string(member.name)}};
@@ -111,6 +125,35 @@ void add_maps(std::vector<MetricFamily> &families, const MetricsSnapshot &snapsh
     families.push_back(std::move(memory));
 }
 
+void add_flows(std::vector<MetricFamily> &families, const MetricsSnapshot &snapshot, const Maps &maps,
+               const Arrays &arrays)
+{
+    const auto current = flow_census({&arrays.flows4, &arrays.flows6});
+    MetricFamily rows = family("thruway_flow_rows", "Rows of the flow table by state.", MetricType::Gauge);
+    MetricFamily spilled =
+        family("thruway_flow_spilled_rows", "Rows in use in the spill area of the flow table.", MetricType::Gauge);
+    MetricFamily previous = family("thruway_flow_previous_rows",
+                                   "Rows left in the previous flow table, while it is there.", MetricType::Gauge);
+    MetricFamily events = family("thruway_flow_events_total", "What happened in the flow table.", MetricType::Counter);
+    for (size_t i = 0; i < current.size(); i++) {
+        const std::string name = i == 0 ? "IPv4" : "IPv6";
+        const FlowCensus &census = current.at(i);
+        for (size_t state = TW_FLOW_HALF_OPEN; state <= TW_FLOW_CLOSING; state++)
+            add(rows, {{"ip_family", name}, {"state", std::string(flow_state_name(static_cast<tw_flow_state>(state)))}},
+                census.rows.at(state));
+        add(spilled, {{"ip_family", name}}, census.spilled);
+        if (snapshot.previous)
+            add(previous, {{"ip_family", name}},
+                flow_census({&snapshot.previous->v4, &snapshot.previous->v6}).at(i).total());
+    }
+    if (auto counts = read_flow_events(maps))
+        for (size_t event = 0; event < counts->size(); event++)
+            add(events, {{"event", std::string(flow_event_name(static_cast<tw_flow_event>(event)))}},
+                static_cast<double>(counts->at(event)));
+    for (MetricFamily *made : {&rows, &spilled, &previous, &events})
+        families.push_back(std::move(*made));
+}
+
 /// Services that have had no connection on this node are left out: a large cluster has very many of them.
 void add_services(std::vector<MetricFamily> &families, const MetricsSnapshot &snapshot, const Arrays &arrays)
 {
@@ -120,7 +163,7 @@ void add_services(std::vector<MetricFamily> &families, const MetricsSnapshot &sn
         family("thruway_service_packets_total", "Packets from and to a service's clients.", MetricType::Counter);
     MetricFamily bytes =
         family("thruway_service_bytes_total", "Bytes from and to a service's clients.", MetricType::Counter);
-    const std::vector<tw_totals> live = live_totals(arrays, arrays.totals.size());
+    const std::vector<tw_totals> live = live_totals(arrays, snapshot.previous.get(), arrays.totals.size());
 
     for (const auto &[key, id] : snapshot.services) {
         const tw_totals &ended = arrays.totals[id];
@@ -176,6 +219,12 @@ struct Metrics::Instruments {
             .Help("Time from the change of a pod or service to its being in the maps of this node.")
             .Register(registry)
             .Add({}, programming_buckets());
+    prometheus::Histogram &walk =
+        prometheus::BuildHistogram()
+            .Name("thruway_gc_slice_duration_seconds")
+            .Help("Time to walk a slice of the flow table.")
+            .Register(registry)
+            .Add({}, prometheus::Histogram::BucketBoundaries{0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1});
     prometheus::Counter &refusals = prometheus::BuildCounter()
                                         .Name("thruway_refused_objects_total")
                                         .Help("Objects that were refused, or did not fit into a map.")
@@ -204,6 +253,11 @@ void Metrics::programmed(int64_t triggered)
         instruments_->programming.Observe(std::max(0.0, seconds_since_epoch() - at));
 }
 
+void Metrics::walked(std::chrono::nanoseconds took)
+{
+    instruments_->walk.Observe(std::chrono::duration<double>(took).count());
+}
+
 void Metrics::refused()
 {
     instruments_->refusals.Increment();
@@ -214,7 +268,9 @@ std::string Metrics::text(const MetricsSnapshot &snapshot, const Maps &maps, con
     std::vector<MetricFamily> families = instruments_->registry.Collect();
     add_objects(families, snapshot);
     add_maps(families, snapshot, maps, arrays);
+    add_flows(families, snapshot, maps, arrays);
     add_drops(families, maps);
+    add_snat(families, maps);
     add_services(families, snapshot, arrays);
     return prometheus::TextSerializer().Serialize(families);
 }

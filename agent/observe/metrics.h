@@ -26,6 +26,7 @@ struct MetricsSnapshot {
     std::vector<Fill> fill;
     std::vector<Objects> objects;
     std::vector<std::pair<ServiceKey, uint32_t>> services; ///< with their ids
+    std::shared_ptr<const FlowArrays> previous; ///< while the flow table changes its size or layout
 };
 
 /// Metrics as Prometheus scrapes them. Names that kube-proxy has too mean what they mean there (pkg/proxy/metrics in
@@ -42,6 +43,9 @@ public:
 
     /// An EndpointSlice's change, triggered at this time (ms since 1970), is in the maps.
     void programmed(int64_t triggered);
+
+    /// A slice of the flow table has been walked.
+    void walked(std::chrono::nanoseconds took);
 
     /// An object was refused, or did not fit.
     void refused();

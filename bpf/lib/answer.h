@@ -247,9 +247,13 @@ inline_always int refuse(struct __sk_buff *skb, const struct packet *p, const st
 {
     u32 next = f->next;
     struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &next);
-    int verdict = drop(reason, hook, skb->len);
+    bool told = nexthop && (reason == TW_DROP_HOPS || reason == TW_DROP_TOO_BIG);
+    int verdict;
 
-    if (config.dry || !nexthop || (reason != TW_DROP_HOPS && reason != TW_DROP_TOO_BIG))
+    if (told)
+        step(TW_STEP_ANSWER, reason);
+    verdict = drop(reason, hook, skb->len);
+    if (config.dry || !told)
         return verdict;
     return v6 ? error_answer6(skb, p, reason, f->back, nexthop->link.mtu)
               : error_answer4(skb, p, reason, f->back, nexthop->link.mtu);
@@ -303,6 +307,7 @@ inline_always int ping_answer(struct __sk_buff *skb, const struct packet *p, enu
     if (!ping_turn((void *)(long)skb->data, (void *)(long)skb->data_end, p, v6))
         return drop(TW_DROP_REWRITE_FAILED, hook, skb->len);
     skb->mark |= TW_MARK_HANDLED;
+    step(TW_STEP_ANSWER, TW_PASS);
     return bpf_redirect(skb->ifindex, flags);
 }
 

@@ -10,7 +10,7 @@
 #include "nat.h"
 #include "packet.h"
 
-enum { AF_INET = 2, AF_INET6 = 10, NEXTHOP_STACK = 0 };
+enum { AF_INET = 2, AF_INET6 = 10, NEXTHOP_STACK = 0, LOOPBACK_IFINDEX = 1 };
 
 inline_always bool is_endpoint(u32 nexthop)
 {
@@ -29,6 +29,8 @@ static __noinline u32 route_kernel(void *ctx, const struct tw_address *to, const
     long result;
     u32 *index;
 
+    if (address_is_group(to)) /* the lookup would give the default route's gateway, where no stack forwards such */
+        return NEXTHOP_STACK;
     if (v6) {
         __builtin_memcpy(fib.ipv6_src, from, sizeof(fib.ipv6_src));
         __builtin_memcpy(fib.ipv6_dst, to, sizeof(fib.ipv6_dst));
@@ -79,6 +81,21 @@ inline_always enum tw_drop route(void *ctx, u32 ifindex, const struct tw_address
     return TW_PASS;
 }
 
+/* Where a next hop's neighbour is. Read as one word, so that its move is seen whole. */
+union neighbour {
+    u64 word;
+    struct {
+        u8 mac[ETH_ALEN];
+        u16 flags; /* enum tw_nexthop_flag */
+    };
+};
+
+inline_always void deliver_macs(struct ethhdr *ethernet, const struct tw_nexthop *nexthop, const union neighbour *to)
+{
+    __builtin_memcpy(ethernet->h_dest, to->mac, ETH_ALEN);
+    __builtin_memcpy(ethernet->h_source, nexthop->from.mac, ETH_ALEN);
+}
+
 /* One hop less; for IPv4 with its checksum (RFC 1624). */
 inline_always bool deliver_hop(void *data, void *end, const bool v6)
 {
@@ -126,8 +143,9 @@ inline_always enum tw_drop translate(struct __sk_buff *skb, const struct packet 
     return TW_PASS;
 }
 
-/* Lets the kernel find the MAC of the next hop: the way for neighbours that nobody follows. */
-inline_always int deliver_resolve(const struct tw_nexthop *nexthop, const bool v6)
+/* Lets the kernel find the MAC of the next hop: the way for neighbours that nobody follows. Not inlined: the callers'
+ * stack is short. */
+static __noinline int deliver_resolve(const struct tw_nexthop *nexthop, bool v6)
 {
     struct bpf_redir_neigh neighbour = {.nh_family = v6 ? AF_INET6 : AF_INET};
     u32 index = READ_ONCE(nexthop->gateway);
@@ -140,6 +158,35 @@ inline_always int deliver_resolve(const struct tw_nexthop *nexthop, const bool v
     else
         neighbour.ipv4_nh = gateway->word[3];
     return bpf_redirect_neigh(nexthop->link.ifindex, &neighbour, sizeof(neighbour), 0);
+}
+
+/* The device of our own by which the host's stack takes packets from itself; null if there is none (see limits of
+ * `sock` in docs/configuration.md). */
+inline_always struct tw_nexthop *host_device(void)
+{
+    struct tw_nexthop *host = bpf_map_lookup_elem(&nexthops, &(u32){NEXTHOP_STACK});
+
+    return host && host->link.ifindex ? host : 0;
+}
+
+/* Gives a packet between the host and itself to the host's stack anew, by that device. There the kernel takes packets
+ * from its own addresses, and conntrack judges the translated packet, which it would not do on `lo`: what comes from
+ * there it holds for seen. Without the device the packet just goes on. */
+inline_always int deliver_host(struct __sk_buff *skb)
+{
+    struct tw_nexthop *host = host_device();
+    struct ethhdr *ethernet = (void *)(long)skb->data;
+
+    if (!host || (void *)(ethernet + 1) > (void *)(long)skb->data_end)
+        return VERDICT_NEXT;
+    __builtin_memcpy(ethernet->h_dest, host->to.mac, ETH_ALEN);
+    return bpf_redirect(host->link.ifindex, BPF_F_INGRESS);
+}
+
+/* An answer to what the host has dialled: its source may be an address of the host itself. */
+inline_always bool answers_host(const struct flow *f)
+{
+    return (f->flags & (TW_FLOW_REPLY | TW_FLOW_TRANSLATED)) == (TW_FLOW_REPLY | TW_FLOW_TRANSLATED);
 }
 
 /* Leaves the packet to the host stack, rewritten. */
@@ -183,21 +230,17 @@ inline_always bool fragmentable(struct __sk_buff *skb, const struct flow *f, con
     return !address_find(&node_addresses, &f->to.source);
 }
 
-/* Rewrites the packet for its flow and sends it to the flow's next hop. Says in `reason` why, if it is dropped. */
+/* Rewrites the packet for its flow and sends it to the flow's next hop. Says in `reason` why, if it is dropped. What
+ * the host's own stack sends (`own`) has made no hop yet, and cannot be put into a pod but by its device's queue. */
 inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const struct flow *f, int *reason,
-                          const bool v6)
+                          const bool own, const bool v6)
 {
     struct tw_nexthop *nexthop;
     struct ethhdr *ethernet;
     void *data, *end;
     u32 next = f->next;
-    union {
-        u64 word; /* MAC and flags are read as one, so that a neighbour's move is seen whole */
-        struct {
-            u8 mac[ETH_ALEN];
-            u16 flags;
-        };
-    } to;
+    union neighbour to;
+    int verdict;
     union {
         u64 word;
         struct {
@@ -206,21 +249,23 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
         };
     } link;
 
-    if (next == NEXTHOP_STACK)
-        return deliver_stack(skb, p, f, reason, v6);
+    if (next == NEXTHOP_STACK) {
+        verdict = deliver_stack(skb, p, f, reason, v6);
+        return verdict == VERDICT_NEXT && (own || answers_host(f)) ? deliver_host(skb) : verdict;
+    }
     nexthop = bpf_map_lookup_elem(&nexthops, &next);
     link.word = nexthop ? READ_ONCE(*(u64 *)&nexthop->link) : 0;
     if (!nexthop || !link.ifindex) {
         *reason = TW_DROP_NO_ENDPOINT;
         return VERDICT_DROP;
     }
-    if (unlikely(p->hops <= 1)) {
+    if (unlikely(!own && p->hops <= 1)) {
         *reason = TW_DROP_HOPS;
         return VERDICT_DROP;
     }
     if (unlikely(skb->len > link.mtu + ETH_HLEN) && exceeds(skb, p, link.mtu)) {
         *reason = TW_DROP_TOO_BIG;
-        if (!fragmentable(skb, f, v6))
+        if (own || !fragmentable(skb, f, v6))
             return VERDICT_DROP;
         skb->mark |= TW_MARK_HANDLED; /* to_pod and to_net have nothing to do with its fragments */
         return deliver_stack(skb, p, f, reason, v6);
@@ -230,16 +275,15 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
         return VERDICT_DROP;
     data = ethernet = (void *)(long)skb->data;
     end = (void *)(long)skb->data_end;
-    if ((void *)(ethernet + 1) > end || !deliver_hop(data, end, v6)) {
+    if ((void *)(ethernet + 1) > end || (!own && !deliver_hop(data, end, v6))) {
         *reason = TW_DROP_REWRITE_FAILED;
         return VERDICT_DROP;
     }
     to.word = READ_ONCE(*(u64 *)&nexthop->to);
-    __builtin_memcpy(ethernet->h_dest, to.mac, ETH_ALEN);
-    __builtin_memcpy(ethernet->h_source, nexthop->from.mac, ETH_ALEN);
-    if (v6) /* the hop limit is under no header checksum, so a sum that the device computed has to follow it */
+    deliver_macs(ethernet, nexthop, &to);
+    if (v6 && !own) /* the hop limit is under no header checksum, so a sum that the device computed has to follow it */
         bpf_csum_update(skb, sum_fold32(sum_change(0, bpf_htons(0x0001), 0)));
-    if (is_endpoint(next)) {
+    if (is_endpoint(next) && !own) {
         step_deliver(TW_STEP_PEER, next, nexthop);
         return bpf_redirect_peer(link.ifindex, 0);
     }

@@ -1,20 +1,53 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
-/* The flow table: find, create, advance. Everything else knows it only by these.
+/* The flow table: find, create, advance, end. Everything else knows it only by these.
  *
- * Rows lie in fixed buckets of TW_FLOW_WAYS in an array; a key has one candidate bucket. Who changes what, and how:
+ * Rows lie in fixed buckets of TW_FLOW_WAYS in an array; a key has one candidate bucket. Flows for which there is no
+ * room in it lie in the spill area behind the buckets, where only those look whose bucket says so (TW_FLOW_SPILLED).
+ * Every row has a place, whichever area it is in.
  *
- *  - Readers take no lock. They read `word`, match the key, copy what they need and read `word` again: a version that
- *    moved means that the row was somebody else's in between, and counts as a miss.
- *  - Only who holds the bucket lock (TW_FLOW_LOCK in its first row) puts a key into a row. So under the lock no key
- *    can appear twice, and the key of a claimed row may be read.
- *  - Whoever changes a row in place (to free it, to fill it, to point it elsewhere) first claims it by compare-exchange
- *    of `word`, which is a full barrier, and publishes it with a new version by an atomic add, which is one too.
- *  - `last_seen` and the counters are written by plain stores: an update that is lost costs a packet in a counter.
+ * Who changes what, and how:
  *
- * Both rows of a flow are made and ended reply row first. While only one half stands, no packet of the original
- * direction can match it, so no second flow can come to be beside it.
+ *  1. Only who holds the lock of the key's bucket (TW_FLOW_LOCK in its first row) puts the key into a row, there or in
+ * the spill area. So no key can appear twice, and its holder may read the key of a row of this bucket even if the row
+ * is claimed: a key never changes while the row is in use. A row of another bucket's, in the spill area, may change
+ * under the reader; what is read of it then is another flow's key or a mixture, and neither is taken for ours.
+ *  2. Whoever changes a row in place (to fill it, to free it, to point it elsewhere) first claims it: by
+ * compare-exchange of `word` against the very version and state that the decision rests on. It then writes, and
+ * publishes the row by an atomic add that moves the version.
+ *  3. Readers take no lock. They read `word`, match the key and copy what they need, and read `word` again: a version
+ * that has moved, or a claim, means that the row was being changed, and counts as a miss.
+ *  4. A miss goes the slow way: it takes the bucket's lock and looks again before it makes anything.
+ *  5. Both rows of a flow are made together: the reply row stays claimed until the original stands, and is published
+ * first. They end together: both are claimed before either is freed, the reply row first. So a lone half is never seen,
+ * but for a row whose maker or ender was cut short in the middle: gc repairs that.
+ *  6. `last_seen` and the counters are written by plain stores: an update that is lost costs a packet in a counter.
+ *
+ * Why a reader that saw a version sees the row of that version, and nothing newer. The writer: compare-exchange of
+ * `word` (C), stores to the row (S), add to `word` (A). The reader: load of `word` (L1), loads of the row (R), load of
+ * `word` (L2).
+ *
+ *  - If L1 sees A, then R must see S: S before A is kept since A is a full barrier; L1 before R is kept by
+ * load_barrier().
+ *  - If any R sees an S of a later writer, L2 must see that writer's C or what came after: C before S is kept since C
+ * is a full barrier; R before L2 is kept by load_barrier(). C changes the state, A the version: L2 differs from L1.
+ *
+ * x86: loads are not reordered with loads nor stores with stores (Intel SDM 3A, 9.2.2), and locked instructions are
+ * full barriers: load_barrier() only has to hold the compiler. arm64: both may be reordered; READ_ONCE is a plain load
+ * in the BPF JITs, and BPF has an acquire load only from Linux 6.15 on. What it has everywhere are atomics that return
+ * the old value: the JIT makes them CASAL and LDADDAL, or LDXR/STLXR and DMB ISH, and both are full barriers
+ * (arch/arm64/net/bpf_jit_comp.c; Documentation/memory-barriers.txt, "value-returning atomics"). So A is one
+ * (`ordered`), and load_barrier() is one on a word of the stack, where the constant `loads_reorder` says that the CPU
+ * needs it.
+ *
+ * The lock is taken by compare-exchange and given back by an atomic and, both ordered: what its holder wrote, the next
+ * one sees.
+ *
+ * While the table changes its size or layout there are two: the current and the previous one, which rows lie in until
+ * gc has moved them. The word `phase` says which one new flows are made in. A key is put into either only by who holds
+ * its buckets' locks in both and has found it in neither; a flow that gc moves is found in the current table before it
+ * ends in the previous one, and readers look in this order. Without a previous table all of that is dead code.
  *
  * What a packet of an established flow needs is inlined, with the family a constant. The rest works on places (bucket *
  * TW_FLOW_WAYS + way) with the family a variable, in global functions, which the verifier walks once and not per call.
@@ -25,7 +58,7 @@
 #include "packet.h"
 #include "steps.h"
 
-/* What a packet needs of its row, copied; also the plan of a flow to be made. */
+/* What a packet needs of its row, copied; also what a flow to be made is to be like. */
 struct flow {
     struct tuple to; /* the packet's tuple after the rewrite */
     u32 next;
@@ -62,6 +95,24 @@ inline_always u32 flow_state(u32 word)
     return word & TW_FLOW_STATE;
 }
 
+/* Loads on one side of it happen before loads on the other. */
+inline_always void load_barrier(void)
+{
+    u32 nothing = 0;
+
+    compiler_barrier();
+    if (config.loads_reorder)
+        ordered(__sync_fetch_and_add(&nothing, 0));
+}
+
+inline_always void flow_event(enum tw_flow_event event)
+{
+    u64 *count = bpf_map_lookup_elem(&flow_events, &(u32){event});
+
+    if (count && !config.dry)
+        __sync_fetch_and_add(count, 1); /* gc may be interrupted by a packet */
+}
+
 /* --- places --- */
 
 inline_always u64 flow_mix(u64 hash, u64 value, u64 factor)
@@ -70,35 +121,82 @@ inline_always u64 flow_mix(u64 hash, u64 value, u64 factor)
     return hash ^ (hash >> 32);
 }
 
+inline_always u64 flow_mix_ports(u64 hash, u16 source_port, u16 destination_port, u8 protocol)
+{
+    u64 ports = (u64)protocol << 32 | (u32)source_port << 16 | destination_port;
+
+    return ((hash ^ ports) * 0xd6e8feb86659fd93) >> 32;
+}
+
 /* Multiplications carry entropy upwards only: each is followed by a shift down, the ports go in last and low, and the
  * upper half is the hash. */
+inline_always u64 flow_mix4(u32 source, u32 destination)
+{
+    return flow_mix(config.flow_seed, (u64)source << 32 | destination, 0x9e3779b97f4a7c15);
+}
+
+inline_always u64 flow_mix6(const struct tw_address *source, const struct tw_address *destination)
+{
+    u64 hash = flow_mix(config.flow_seed, address_half(source, 0), 0x9e3779b97f4a7c15);
+
+    hash = flow_mix(hash, address_half(source, 1), 0xbf58476d1ce4e5b9);
+    hash = flow_mix(hash, address_half(destination, 0), 0x94d049bb133111eb);
+    return flow_mix(hash, address_half(destination, 1), 0x9e3779b97f4a7c15);
+}
+
 inline_always u32 flow_hash(const struct tuple *t, const bool v6)
 {
-    u64 ports = (u64)t->protocol << 32 | (u32)t->source_port << 16 | t->destination_port;
-    u64 hash = config.flow_seed;
+    u64 hash = v6 ? flow_mix6(&t->source, &t->destination) : flow_mix4(t->source.word[3], t->destination.word[3]);
 
-    if (v6) {
-        hash = flow_mix(hash, address_half(&t->source, 0), 0x9e3779b97f4a7c15);
-        hash = flow_mix(hash, address_half(&t->source, 1), 0xbf58476d1ce4e5b9);
-        hash = flow_mix(hash, address_half(&t->destination, 0), 0x94d049bb133111eb);
-        hash = flow_mix(hash, address_half(&t->destination, 1), 0x9e3779b97f4a7c15);
-    } else {
-        hash = flow_mix(hash, (u64)t->source.word[3] << 32 | t->destination.word[3], 0x9e3779b97f4a7c15);
-    }
-    return ((hash ^ ports) * 0xd6e8feb86659fd93) >> 32;
+    return flow_mix_ports(hash, t->source_port, t->destination_port, t->protocol);
+}
+
+/* What tells the tables apart. Bucket numbers are taken from above the bits that choose a way. */
+inline_always u32 flow_mask(u32 table)
+{
+    return config.previous_mask && table ? config.previous_mask : config.flow_mask;
+}
+
+inline_always u32 flow_home(u32 hash, u32 table)
+{
+    return hash / TW_FLOW_WAYS & flow_mask(table);
 }
 
 /* The ways of a bucket in the order of preference of a hash: a flow mostly lies in its first, so that finding it costs
  * one cache line. */
-inline_always u32 flow_place(u32 hash, u32 nth)
+inline_always u32 flow_place(u32 hash, u32 nth, u32 table)
 {
-    return (hash / TW_FLOW_WAYS & config.flow_mask) * TW_FLOW_WAYS + ((hash ^ nth) & (TW_FLOW_WAYS - 1));
+    return (flow_home(hash, table) * TW_FLOW_WAYS + ((hash ^ nth) & (TW_FLOW_WAYS - 1))) | table;
+}
+
+/* Rows that a flow may lie in beside its bucket: of the spill area, which begins behind the last bucket. */
+inline_always u32 flow_window(u32 table)
+{
+    return config.previous_mask && table ? config.previous_window : TW_FLOW_WINDOW;
+}
+
+inline_always u32 flow_spill_place(u32 hash, u32 nth, u32 table)
+{
+    u32 mask = flow_mask(table);
+
+    return ((mask + 1) * TW_FLOW_WAYS + ((flow_home(hash, table) + nth) & mask)) | table;
+}
+
+/* All places that a flow may lie in: TW_FLOW_WAYS + flow_window(). */
+inline_always u32 flow_candidate(u32 hash, u32 nth, u32 table)
+{
+    return nth < TW_FLOW_WAYS ? flow_place(hash, nth, table) : flow_spill_place(hash, nth - TW_FLOW_WAYS, table);
 }
 
 inline_always void *flow_bucket(u32 place, const bool v6)
 {
-    u32 index = place / TW_FLOW_WAYS;
+    u32 index = (place & ~TW_FLOW_PREVIOUS) / TW_FLOW_WAYS;
 
+    if (config.previous_mask && unlikely(place & TW_FLOW_PREVIOUS)) {
+        if (v6)
+            return bpf_map_lookup_elem(&previous6, &index);
+        return bpf_map_lookup_elem(&previous4, &index);
+    }
     if (v6)
         return bpf_map_lookup_elem(&flows6, &index);
     return bpf_map_lookup_elem(&flows4, &index);
@@ -137,6 +235,20 @@ inline_always bool row_has_key(const struct tw_flow *row, const struct tuple *t,
     return READ_ONCE(row4->source) == t->source.word[3] && READ_ONCE(row4->destination) == t->destination.word[3];
 }
 
+inline_always void row_get_key(const struct tw_flow *row, struct tuple *t, const bool v6)
+{
+    t->source_port = row->source_port;
+    t->destination_port = row->destination_port;
+    t->protocol = row->protocol;
+    if (v6) {
+        t->source = ((const struct tw_flow6 *)row)->source;
+        t->destination = ((const struct tw_flow6 *)row)->destination;
+    } else {
+        t->source = address_from4(((const struct tw_flow4 *)row)->source);
+        t->destination = address_from4(((const struct tw_flow4 *)row)->destination);
+    }
+}
+
 inline_always void row_get_rewrite(const struct tw_flow *row, struct tuple *t, const bool v6)
 {
     t->source_port = row->new_source_port;
@@ -163,15 +275,15 @@ inline_always bool row_has_rewrite(const struct tw_flow *row, const struct tuple
     return row4->new_source == t->source.word[3] && row4->new_destination == t->destination.word[3];
 }
 
-/* Takes the row from everybody else, unless it is taken already or no longer the version that the caller saw.
- * Only state and lock may have changed since, and each change costs one more try. `word` gets what was claimed. */
-inline_always bool row_claim(struct tw_flow *row, u32 version, u32 *word)
+/* Takes the row from everybody else, unless it has been claimed, or has another version or state than `*word` says.
+ * `*word` becomes what was claimed: lock and FIN bits may have changed since, and each change costs one more try. */
+inline_always bool row_claim(struct tw_flow *row, u32 *word)
 {
     for (int i = 0; i < 16; i++) {
         u32 before = READ_ONCE(row->word);
         u32 claimed = (before & ~TW_FLOW_STATE) | TW_FLOW_CLAIMED;
 
-        if ((before ^ version) & TW_FLOW_VERSION || flow_state(before) == TW_FLOW_CLAIMED)
+        if ((before ^ *word) & (TW_FLOW_VERSION | TW_FLOW_STATE) || flow_state(before) == TW_FLOW_CLAIMED)
             return false;
         if (__sync_val_compare_and_swap(&row->word, before, claimed) == before) {
             *word = before;
@@ -181,19 +293,22 @@ inline_always bool row_claim(struct tw_flow *row, u32 version, u32 *word)
     return false;
 }
 
-/* Ends a claim: the row gets a new version and the given state and FIN bits. While a row is claimed nobody else changes
- * its word but for the lock bit, and adding the difference leaves that one as it is. */
-inline_always void row_publish(struct tw_flow *row, u32 state)
+/* Ends a claim: the row gets a new version, and the state and FIN bits of `word`. While a row is claimed nobody else
+ * changes more of its word than the bits that are the bucket's, and adding the difference leaves those as they are. */
+inline_always void row_publish(struct tw_flow *row, u32 word)
 {
-    u32 before = READ_ONCE(row->word) & ~TW_FLOW_LOCK;
-    u32 after = ((before & TW_FLOW_VERSION) + TW_FLOW_VERSION_STEP) | state;
+    u32 before = READ_ONCE(row->word) & (TW_FLOW_VERSION | TW_FLOW_STATE | FLOW_FINS);
+    u32 after = ((before & TW_FLOW_VERSION) + TW_FLOW_VERSION_STEP) | (word & (TW_FLOW_STATE | FLOW_FINS));
 
-    __sync_fetch_and_add(&row->word, after - before);
+    ordered(__sync_fetch_and_add(&row->word, after - before));
 }
 
-/* Idle time after which a flow of this state may be forgotten, in ticks. */
+/* Idle time after which a flow of this state may be forgotten, in ticks. SCTP is like UDP here: associations send
+ * heartbeats every 30 s (RFC 9260, section 16). */
 inline_always u32 flow_patience(u32 state, u8 protocol)
 {
+    if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+        return config.icmp;
     switch (state) {
     case TW_FLOW_HALF_OPEN:
     case TW_FLOW_ANSWERED:
@@ -201,21 +316,24 @@ inline_always u32 flow_patience(u32 state, u8 protocol)
     case TW_FLOW_CLOSING:
         return config.tcp_closing;
     case TW_FLOW_ONE_WAY:
-        return protocol == IPPROTO_UDP ? config.udp_one_way : config.icmp;
+        return config.udp_one_way;
     default:
-        return protocol == IPPROTO_TCP   ? config.tcp_established
-               : protocol == IPPROTO_UDP ? config.udp_two_way
-                                         : config.icmp;
+        return protocol == IPPROTO_TCP ? config.tcp_established : config.udp_two_way;
     }
+}
+
+inline_always u16 row_age(const struct tw_flow *row, u16 now)
+{
+    u16 age = now - READ_ONCE(row->last_seen);
+
+    return age == 0xffff ? 0 : age; /* another CPU's clock may have ticked before ours was read */
 }
 
 inline_always bool row_idle(const struct tw_flow *row, u32 word, u16 now)
 {
-    u16 idle = now - READ_ONCE(row->last_seen);
+    u16 age = row_age(row, now);
 
-    if (likely(idle == 0 || idle == 0xffff)) /* another CPU's clock may have ticked before ours was read */
-        return false;
-    return idle > flow_patience(flow_state(word), row->protocol);
+    return unlikely(age) && age > flow_patience(flow_state(word), row->protocol);
 }
 
 /* --- find --- */
@@ -228,36 +346,111 @@ inline_always u32 flow_generation(u32 next, u32 back)
     return (a ? READ_ONCE(*a) : 0) + (b ? READ_ONCE(*b) : 0);
 }
 
+/* Copies the row if it is in use, has this key, and nobody has changed it meanwhile. */
+inline_always bool row_read(const struct tw_flow *row, const struct tuple *t, struct flow *f, const bool v6)
+{
+    u32 word = READ_ONCE(row->word), after;
+
+    if (flow_state(word) <= TW_FLOW_CLAIMED)
+        return false;
+    load_barrier();
+    if (!row_has_key(row, t, v6))
+        return false;
+    row_get_rewrite(row, &f->to, v6);
+    f->next = READ_ONCE(row->next);
+    f->back = READ_ONCE(row->back);
+    f->judged = READ_ONCE(row->judged);
+    f->service = READ_ONCE(row->service);
+    f->flags = READ_ONCE(row->flags);
+    f->word = word;
+    load_barrier();
+    after = READ_ONCE(row->word);
+    return !((after ^ word) & TW_FLOW_VERSION) && flow_state(after) != TW_FLOW_CLAIMED;
+}
+
+inline_always int row_match_in(u32 place, const struct tuple *t, struct flow *f, const bool v6)
+{
+    struct tw_flow *row = flow_row(place, v6);
+
+    if (!row || !t || !f || !row_read(row, t, f, v6))
+        return false;
+    f->place = place;
+    return true;
+}
+
+__weak int row_match4(u32 place, const struct tuple *t, struct flow *f)
+{
+    return row_match_in(place, t, f, false);
+}
+
+__weak int row_match6(u32 place, const struct tuple *t, struct flow *f)
+{
+    return row_match_in(place, t, f, true);
+}
+
+inline_always int flow_search(const struct tuple *t, struct flow *f, u32 hash, const bool v6)
+{
+    if (!t || !f)
+        return false;
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < TW_FLOW_WINDOW; i++) {
+        u32 place = flow_spill_place(hash, i, 0);
+
+        if (v6 ? row_match6(place, t, f) : row_match4(place, t, f))
+            return true;
+    }
+    if (!config.previous_mask)
+        return false;
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < TW_FLOW_WAYS + config.previous_window; i++) {
+        u32 place = flow_candidate(hash, i, TW_FLOW_PREVIOUS);
+
+        if (v6 ? row_match6(place, t, f) : row_match4(place, t, f))
+            return true;
+    }
+    return false;
+}
+
+/* Looks where flows seldom are: in the spill area, in the previous table. True if the row is in `f->place`. */
+__weak int flow_search4(const struct tuple *t, struct flow *f, u32 hash)
+{
+    return flow_search(t, f, hash, false);
+}
+
+__weak int flow_search6(const struct tuple *t, struct flow *f, u32 hash)
+{
+    return flow_search(t, f, hash, true);
+}
+
 inline_always enum flow_result row_find(const struct tuple *t, struct flow *f, struct tw_flow **found, u16 now,
                                         const bool v6)
 {
     u32 hash = flow_hash(t, v6);
-    void *bucket = flow_bucket(flow_place(hash, 0), v6);
+    void *bucket = flow_bucket(flow_place(hash, 0, 0), v6);
+    struct tw_flow *row = 0;
+    bool hit = false;
 
     if (!bucket)
         return FLOW_MISSING;
 #pragma unroll
-    for (u32 i = 0; i < TW_FLOW_WAYS; i++) {
-        struct tw_flow *row = flow_way(bucket, flow_place(hash, i), v6);
-        u32 word = READ_ONCE(row->word);
-
-        if (!row_has_key(row, t, v6) || flow_state(word) <= TW_FLOW_CLAIMED)
-            continue;
-        row_get_rewrite(row, &f->to, v6);
-        f->next = READ_ONCE(row->next);
-        f->back = READ_ONCE(row->back);
-        f->judged = READ_ONCE(row->judged);
-        f->service = READ_ONCE(row->service);
-        f->flags = READ_ONCE(row->flags);
-        f->word = word;
-        f->place = flow_place(hash, i);
-        *found = row;
-        compiler_barrier();
-        if ((READ_ONCE(row->word) ^ word) & TW_FLOW_VERSION || row_idle(row, word, now))
-            return FLOW_MISSING;
-        return f->judged == flow_generation(f->next, f->back) ? FLOW_FOUND : FLOW_STALE;
+    for (u32 i = 0; i < TW_FLOW_WAYS && !hit; i++) {
+        f->place = flow_place(hash, i, 0);
+        row = flow_way(bucket, f->place, v6);
+        hit = row_read(row, t, f, v6);
     }
-    return FLOW_MISSING;
+    if (unlikely(!hit)) {
+        if (!config.previous_mask && !(READ_ONCE(flow_way(bucket, 0, v6)->word) & TW_FLOW_SPILLED))
+            return FLOW_MISSING;
+        if (!(v6 ? flow_search6(t, f, hash) : flow_search4(t, f, hash)))
+            return FLOW_MISSING;
+        row = flow_row(f->place, v6);
+        if (!row)
+            return FLOW_MISSING;
+    }
+    *found = row;
+    if (row_idle(row, f->word, now))
+        return FLOW_MISSING;
+    return f->judged == flow_generation(f->next, f->back) ? FLOW_FOUND : FLOW_STALE;
 }
 
 inline_always void step_flow(enum tw_step_kind kind, u32 result, const struct flow *f, u32 state)
@@ -293,74 +486,88 @@ inline_always enum flow_result flow_find(const struct tuple *t, struct flow *f, 
 
 /* --- end --- */
 
-/* The place of the flow's other row, or TW_FLOW_ALONE. */
-inline_always u32 row_partner(const struct tw_flow *row, u32 place, struct tw_flow **partner, const bool v6)
+/* The flow's other row, and its word as it was when it was seen to be that; null if there is none. */
+inline_always struct tw_flow *row_partner(const struct tw_flow *row, u32 place, u32 *word, const bool v6)
 {
-    u32 other = READ_ONCE(row->pair);
+    u32 pair = READ_ONCE(row->pair);
+    struct tw_flow *partner;
 
-    if (other == TW_FLOW_ALONE)
-        return TW_FLOW_ALONE;
-    *partner = flow_row(other, v6);
-    if (!*partner || READ_ONCE((*partner)->pair) != place || flow_state(READ_ONCE((*partner)->word)) == TW_FLOW_FREE)
-        return TW_FLOW_ALONE;
-    return other;
+    if (pair == TW_FLOW_ALONE)
+        return 0;
+    partner = flow_row(pair | (place & TW_FLOW_PREVIOUS), v6);
+    if (!partner)
+        return 0;
+    *word = READ_ONCE(partner->word);
+    load_barrier();
+    if (flow_state(*word) == TW_FLOW_FREE || READ_ONCE(partner->pair) != (place & ~TW_FLOW_PREVIOUS))
+        return 0;
+    return partner;
 }
 
-/* Frees a row if it still is of the version that the caller saw, and folds its counts into its service's totals. */
-inline_always void row_end(struct tw_flow *row, u32 version)
+/* Frees a claimed row and folds its counts into its service's totals. */
+inline_always void row_free(struct tw_flow *row)
 {
-    u32 service, word;
+    u32 service = row->service;
+    struct tw_totals *total = bpf_map_lookup_elem(&totals, &service);
 
-    if (!row_claim(row, version, &word))
-        return;
-    service = row->service;
-    if (flow_state(word) != TW_FLOW_FREE && service) {
-        struct tw_totals *total = bpf_map_lookup_elem(&totals, &service);
-
-        if (total) {
-            __sync_fetch_and_add(&total->packets, row->bytes >> TW_FLOW_BYTES_BITS << 32 | row->packets);
-            __sync_fetch_and_add(&total->bytes, row->bytes & TW_FLOW_BYTES);
-        }
+    if (service && total) {
+        __sync_fetch_and_add(&total->packets, row->bytes >> TW_FLOW_BYTES_BITS << 32 | row->packets);
+        __sync_fetch_and_add(&total->bytes, row->bytes & TW_FLOW_BYTES);
     }
     row_publish(row, TW_FLOW_FREE);
 }
 
-inline_always int flow_end_in(u32 place, u32 version, const bool v6)
+inline_always int flow_end_in(u32 place, u32 word, const bool v6)
 {
-    struct tw_flow *row = flow_row(place, v6), *partner = 0;
-    u32 partner_version = 0;
-    bool reply;
+    struct tw_flow *row = flow_row(place, v6), *partner, *first, *second;
+    u32 first_word = word, second_word = 0;
 
     if (!row || config.dry)
-        return 0;
-    reply = row->flags & TW_FLOW_REPLY;
-    if (row_partner(row, place, &partner, v6) != TW_FLOW_ALONE && partner)
-        partner_version = READ_ONCE(partner->word);
-    else
-        partner = 0;
-    if (partner && !reply)
-        row_end(partner, partner_version);
-    row_end(row, version);
-    if (partner && reply)
-        row_end(partner, partner_version);
-    return 0;
+        return config.dry;
+    first = row;
+    second = partner = row_partner(row, place, &second_word, v6);
+    load_barrier();
+    if ((READ_ONCE(row->word) ^ word) & TW_FLOW_VERSION) /* the partner is another flow's, then */
+        return false;
+    if (partner && !(row->flags & TW_FLOW_REPLY)) {
+        first = partner;
+        first_word = second_word;
+        second = row;
+        second_word = word;
+    }
+    if (!row_claim(first, &first_word))
+        return false;
+    if (second) {
+        if (!row_claim(second, &second_word)) {
+            row_publish(first, first_word);
+            return false;
+        }
+        row_free(first);
+        row_free(second);
+    } else {
+        row_free(first);
+    }
+    return true;
 }
 
-/* Ends the flow that has a row of this version in this place: reply row first. */
-__weak int flow_end(u32 place, u32 version, bool v6)
+/* Ends the flow that has a row in this place: both rows, reply row first, or neither. False if one of them is no longer
+ * of the version and state that the caller saw. */
+__weak int flow_end(u32 place, u32 word, bool v6)
 {
-    return v6 ? flow_end_in(place, version, true) : flow_end_in(place, version, false);
+    return v6 ? flow_end_in(place, word, true) : flow_end_in(place, word, false);
 }
 
 inline_always int flow_dead_in(u32 place, u16 now, const bool v6)
 {
-    struct tw_flow *row = flow_row(place, v6), *partner = 0;
+    struct tw_flow *row = flow_row(place, v6), *partner;
+    u32 word;
 
     if (!row)
         return false;
-    if (row_partner(row, place, &partner, v6) == TW_FLOW_ALONE || !partner)
-        return (u16)(now - READ_ONCE(row->last_seen) - 2) < 0xff00;
-    return row_idle(row, READ_ONCE(row->word), now) && row_idle(partner, READ_ONCE(partner->word), now);
+    partner = row_partner(row, place, &word, v6);
+    if (!partner)
+        return row_age(row, now) > 1;
+    return row_idle(row, READ_ONCE(row->word), now) && row_idle(partner, word, now);
 }
 
 /* True if neither direction of the flow in this place has been used for as long as its state allows, or if it is the
@@ -371,6 +578,36 @@ __weak int flow_dead(u32 place, u16 now, bool v6)
 }
 
 /* --- create --- */
+
+/* A row to be put in, and how far that is. Not on the stack, which is small, and with all that changes in it in memory,
+ * where the verifier does not tell values apart. */
+struct plan {
+    struct tuple key;
+    struct tuple rewrite;
+    u32 next;
+    u32 back;
+    u32 judged;
+    u32 service;
+    u32 table; /* to put it into: TW_FLOW_PREVIOUS or 0 */
+    u32 pair;  /* place of the flow's other row, TW_FLOW_ALONE if this is the first one */
+    u32 hash;
+    u32 place; /* the best one so far, with its rank, and what the word of its row was */
+    u32 rank;
+    u32 word;
+    u32 seen; /* the word of the row that was looked at last */
+    u16 now;
+    u8 flags;
+    u8 state;   /* and FIN bits */
+    bool moves; /* from the previous table into the current one: that the other one has it is no obstacle */
+};
+
+/* A CPU makes one flow at a time: all programs that see packets run with softirqs off. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct plan);
+} MAP(scratch);
 
 /* Inserts into one bucket are one after the other. Fails if another CPU holds on to it. */
 inline_always bool bucket_lock(struct tw_flow *first)
@@ -389,12 +626,13 @@ inline_always bool bucket_lock(struct tw_flow *first)
 inline_always void bucket_unlock(struct tw_flow *first)
 {
     if (!config.dry)
-        __sync_fetch_and_and(&first->word, ~TW_FLOW_LOCK);
+        ordered(__sync_fetch_and_and(&first->word, ~TW_FLOW_LOCK));
 }
 
 /* How readily a row gives way to a new flow: the higher the sooner, 0 never. Live established flows always stay. */
 enum row_rank {
     RANK_NEVER,
+    RANK_ONE_WAY, /* only for want of room in the spill area, too */
     RANK_HALF_OPEN,
     RANK_CLOSING,
     RANK_DEAD,
@@ -404,198 +642,349 @@ enum row_rank {
     RANK_TAKEN,
 };
 
-/* The rank of the row in this place for a flow with this key; where the key is there already, whether it belongs to the
- * very flow or to another one. A closing flow gives way to its successor: clients use a port again sooner than we
- * forget its last use. */
-inline_always u32 row_rank(u32 place, const struct tuple *key, const struct tuple *rewrite, u16 now, u8 opens, bool v6)
+enum { RANK_SHIFT = 16 }; /* below the rank the age: of equal rows that one gives way which has been idle for longest */
+
+inline_always int row_rank_in(u32 place, struct plan *plan, const bool v6)
 {
     struct tw_flow *row = flow_row(place, v6);
-    u32 state;
+    u32 word, state;
 
-    if (!row)
-        return RANK_NEVER;
-    state = flow_state(READ_ONCE(row->word));
+    if (!row || !plan)
+        return 0;
+    word = READ_ONCE(row->word);
+    state = flow_state(word);
+    plan->seen = word;
     if (state == TW_FLOW_FREE)
-        return RANK_FREE;
-    if (row_has_key(row, key, v6)) {
+        return RANK_FREE << RANK_SHIFT;
+    load_barrier();
+    if (row_has_key(row, &plan->key, v6)) {
         if (state != TW_FLOW_CLAIMED &&
-            ((state == TW_FLOW_CLOSING && opens == TW_FLOW_HALF_OPEN) || flow_dead(place, now, v6)))
-            return RANK_SAME;
-        return row_has_rewrite(row, rewrite, v6) ? RANK_EXISTS : RANK_TAKEN;
+            ((state == TW_FLOW_CLOSING && plan->state == TW_FLOW_HALF_OPEN) || flow_dead_in(place, plan->now, v6)))
+            return RANK_SAME << RANK_SHIFT;
+        return (row_has_rewrite(row, &plan->rewrite, v6) ? RANK_EXISTS : RANK_TAKEN) << RANK_SHIFT;
     }
     switch (state) {
     case TW_FLOW_CLAIMED:
-        return RANK_NEVER;
+        return 0;
     case TW_FLOW_CLOSING:
-        return RANK_CLOSING;
+        return RANK_CLOSING << RANK_SHIFT | row_age(row, plan->now);
     case TW_FLOW_HALF_OPEN:
     case TW_FLOW_ANSWERED:
-        return RANK_HALF_OPEN;
+        return RANK_HALF_OPEN << RANK_SHIFT | row_age(row, plan->now);
     default:
-        return row_idle(row, READ_ONCE(row->word), now) && flow_dead(place, now, v6) ? RANK_DEAD : RANK_NEVER;
+        if (row_idle(row, word, plan->now) && flow_dead_in(place, plan->now, v6))
+            return RANK_DEAD << RANK_SHIFT;
+        return state == TW_FLOW_ONE_WAY ? RANK_ONE_WAY << RANK_SHIFT | row_age(row, plan->now) : 0;
     }
 }
 
-inline_always void row_fill(struct tw_flow *row, const struct tuple *key, const struct tuple *rewrite,
-                            const struct flow *f, bool v6)
+/* The rank of the row in this place for a flow with this key, with its age; where the key is there already, whether it
+ * belongs to the very flow or to another one. A closing flow gives way to its successor: clients use a port again
+ * sooner than we forget its last use. */
+__weak int row_rank(u32 place, struct plan *plan, bool v6)
 {
-    row->last_seen = f->now;
-    row->next = f->next;
-    row->back = f->back;
-    row->judged = f->judged;
-    row->service = f->service;
-    row->pair = f->place;
-    row->source_port = key->source_port;
-    row->destination_port = key->destination_port;
-    row->new_source_port = rewrite->source_port;
-    row->new_destination_port = rewrite->destination_port;
-    row->protocol = key->protocol;
-    row->flags = f->flags;
+    return v6 ? row_rank_in(place, plan, true) : row_rank_in(place, plan, false);
+}
+
+inline_always void row_fill(struct tw_flow *row, const struct plan *plan, const bool v6)
+{
+    row->last_seen = plan->now;
+    row->next = plan->next;
+    row->back = plan->back;
+    row->judged = plan->judged;
+    row->service = plan->service;
+    row->pair = plan->pair == TW_FLOW_ALONE ? TW_FLOW_ALONE : plan->pair & ~TW_FLOW_PREVIOUS;
+    row->source_port = plan->key.source_port;
+    row->destination_port = plan->key.destination_port;
+    row->new_source_port = plan->rewrite.source_port;
+    row->new_destination_port = plan->rewrite.destination_port;
+    row->protocol = plan->key.protocol;
+    row->flags = plan->flags;
     row->packets = 0;
     row->bytes = 0;
     if (v6) {
         struct tw_flow6 *row6 = (struct tw_flow6 *)row;
-        row6->source = key->source;
-        row6->destination = key->destination;
-        row6->new_source = rewrite->source;
-        row6->new_destination = rewrite->destination;
+        row6->source = plan->key.source;
+        row6->destination = plan->key.destination;
+        row6->new_source = plan->rewrite.source;
+        row6->new_destination = plan->rewrite.destination;
     } else {
         struct tw_flow4 *row4 = (struct tw_flow4 *)row;
-        row4->source = key->source.word[3];
-        row4->destination = key->destination.word[3];
-        row4->new_source = rewrite->source.word[3];
-        row4->new_destination = rewrite->destination.word[3];
+        row4->source = plan->key.source.word[3];
+        row4->destination = plan->key.destination.word[3];
+        row4->new_source = plan->rewrite.source.word[3];
+        row4->new_destination = plan->rewrite.destination.word[3];
     }
 }
 
-/* Fills the row in this place, which the caller may take since it holds the bucket's lock. */
-inline_always enum flow_result row_take(u32 place, const struct tuple *key, const struct tuple *rewrite,
-                                        const struct flow *f, bool v6)
+/* Ends the flow that is in the way. */
+inline_always bool row_evict(const struct plan *plan, bool v6)
 {
-    struct tw_flow *row = flow_row(place, v6), *pair;
+    u32 rank = plan->rank >> RANK_SHIFT;
+
+    if (!flow_end(plan->place, plan->word, v6))
+        return false;
+    flow_event(rank == RANK_CLOSING     ? TW_FLOW_EVENT_EVICTED_CLOSING
+               : rank == RANK_HALF_OPEN ? TW_FLOW_EVENT_EVICTED_HALF_OPEN
+               : rank == RANK_ONE_WAY   ? TW_FLOW_EVENT_EVICTED_ONE_WAY
+                                        : TW_FLOW_EVENT_REPLACED_IDLE);
+    return true;
+}
+
+inline_always int row_take_in(struct plan *plan, const bool v6)
+{
+    struct tw_flow *row, *other;
     u32 word;
 
-    if (!row)
-        return FLOW_FULL;
+    if (!plan)
+        return FLOW_BUSY;
     if (config.dry)
         return FLOW_CREATED;
-    word = READ_ONCE(row->word);
-    if (flow_state(word) != TW_FLOW_FREE)
-        flow_end(place, word, v6);
-    word = READ_ONCE(row->word);
-    if (flow_state(word) != TW_FLOW_FREE || !row_claim(row, word, &word))
+    row = flow_row(plan->place, v6);
+    if (!row)
         return FLOW_BUSY;
-    row_fill(row, key, rewrite, f, v6);
-    if (f->place != TW_FLOW_ALONE) {
-        pair = flow_row(f->place, v6);
-        if (pair)
-            WRITE_ONCE(pair->pair, place);
+    word = plan->word;
+    if (flow_state(word) != TW_FLOW_FREE) {
+        if (!row_evict(plan, v6))
+            return FLOW_BUSY;
+        word = READ_ONCE(row->word);
     }
-    row_publish(row, f->state);
+    if (flow_state(word) != TW_FLOW_FREE || !row_claim(row, &word))
+        return FLOW_BUSY;
+    row_fill(row, plan, v6);
+    if (plan->pair == TW_FLOW_ALONE)
+        return FLOW_CREATED;
+    other = flow_row(plan->pair, v6);
+    if (other) {
+        other->pair = plan->place & ~TW_FLOW_PREVIOUS;
+        row_publish(other, plan->state);
+    }
+    row_publish(row, plan->state);
     return FLOW_CREATED;
 }
 
-inline_always int row_insert(const struct tuple *key, const struct tuple *rewrite, struct flow *f, const bool v6)
+/* Fills the row that has been chosen, which the caller may take since it holds the bucket's lock. A flow's first row
+ * stays claimed until its other one is in. */
+__weak int row_take(struct plan *plan, bool v6)
 {
-    u32 hash, best = RANK_NEVER, victim = 0;
-    struct tw_flow *first;
-    int result = FLOW_FULL;
+    return v6 ? row_take_in(plan, true) : row_take_in(plan, false);
+}
 
-    if (!key || !rewrite || !f)
-        return FLOW_FULL;
-    hash = flow_hash(key, v6);
-    first = flow_row(flow_place(hash, 0) & ~(TW_FLOW_WAYS - 1), v6);
-    if (!first)
-        return FLOW_FULL;
-    if (!bucket_lock(first))
-        return FLOW_BUSY;
+/* True if the row belongs to the bucket of this hash. */
+inline_always bool row_at_home(const struct tw_flow *row, u32 hash, u32 table, const bool v6)
+{
+    const struct tw_flow6 *row6 = (const struct tw_flow6 *)row;
+    const struct tw_flow4 *row4 = (const struct tw_flow4 *)row;
+    u64 mixed = v6 ? flow_mix6(&row6->source, &row6->destination) : flow_mix4(row4->source, row4->destination);
+
+    mixed = flow_mix_ports(mixed, row->source_port, row->destination_port, row->protocol);
+    return flow_home(mixed, table) == flow_home(hash, table);
+}
+
+inline_always int bucket_spills_in(u32 hash, u32 table, const bool v6)
+{
 #pragma clang loop unroll(disable)
-    for (u32 i = 0; i < TW_FLOW_WAYS; i++) {
-        u32 place = flow_place(hash, i);
-        u32 rank;
+    for (u32 i = 0; i < flow_window(table); i++) {
+        struct tw_flow *row = flow_row(flow_spill_place(hash, i, table), v6);
 
-        if (place == f->place) /* the flow's other row may lie here: it must not make room for this one */
-            continue;
-        rank = row_rank(place, key, rewrite, f->now, f->state, v6);
+        if (row && flow_state(READ_ONCE(row->word)) != TW_FLOW_FREE && row_at_home(row, hash, table, v6))
+            return true;
+    }
+    return false;
+}
 
-        if (rank > best) {
-            best = rank;
-            victim = place;
+/* True if rows of this bucket lie in the spill area. */
+__weak int bucket_spills(u32 hash, u32 table, bool v6)
+{
+    return v6 ? bucket_spills_in(hash, table, true) : bucket_spills_in(hash, table, false);
+}
+
+/* Looks at the row in this place: the best so far is remembered, if it has at least this rank. */
+inline_always void row_consider(u32 place, struct plan *plan, u32 least, bool v6)
+{
+    u32 rank = row_rank(place, plan, v6);
+
+    if (rank <= plan->rank || rank >> RANK_SHIFT < least)
+        return;
+    plan->rank = rank;
+    plan->place = place;
+    plan->word = plan->seen;
+}
+
+/* Chooses the row to take: in the bucket of the key, or, if that has no room, in the spill area. The caller holds the
+ * bucket's lock, and says whether it spills: then the key may be in the spill area, in any case. */
+__weak int row_choose(struct plan *plan, bool spilled, bool v6)
+{
+    bool room;
+
+    if (!plan)
+        return false;
+    plan->rank = 0;
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < TW_FLOW_WAYS; i++)
+        row_consider(flow_place(plan->hash, i, plan->table), plan, RANK_ONE_WAY, v6);
+    room = plan->rank >> RANK_SHIFT >= RANK_HALF_OPEN;
+    if (room && !spilled)
+        return true;
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < flow_window(plan->table); i++)
+        row_consider(flow_spill_place(plan->hash, i, plan->table), plan, room ? RANK_SAME : RANK_ONE_WAY, v6);
+    return true;
+}
+
+/* Puts the row into its bucket or beside it. The caller holds the bucket's lock. */
+inline_always int row_insert_in(struct plan *plan, struct tw_flow *first, const bool v6)
+{
+    bool spilled = READ_ONCE(first->word) & TW_FLOW_SPILLED;
+    u32 rank;
+
+    if (spilled && !config.dry && !bucket_spills(plan->hash, plan->table, v6)) {
+        ordered(__sync_fetch_and_and(&first->word, ~TW_FLOW_SPILLED));
+        spilled = false;
+    }
+    row_choose(plan, spilled, v6);
+    rank = plan->rank >> RANK_SHIFT;
+    if (rank == RANK_NEVER)
+        return FLOW_FULL;
+    if (rank >= RANK_EXISTS)
+        return rank == RANK_EXISTS ? FLOW_EXISTS : FLOW_TAKEN;
+    if ((plan->place & ~TW_FLOW_PREVIOUS) / TW_FLOW_WAYS > flow_mask(plan->table) && !config.dry) {
+        ordered(__sync_fetch_and_or(&first->word, TW_FLOW_SPILLED));
+        flow_event(TW_FLOW_EVENT_SPILLED);
+    }
+    return row_take(plan, v6);
+}
+
+/* Whether the other table holds the key; a dead flow with this key ends. Returns enum flow_result. */
+__weak int row_elsewhere(struct plan *plan, bool v6)
+{
+    u32 table;
+
+    if (!plan)
+        return FLOW_BUSY;
+    table = plan->table ^ TW_FLOW_PREVIOUS;
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < TW_FLOW_WAYS + flow_window(table); i++) {
+        u32 place = flow_candidate(plan->hash, i, table);
+        u32 rank = row_rank(place, plan, v6) >> RANK_SHIFT;
+
+        if (rank == RANK_EXISTS)
+            return FLOW_EXISTS;
+        if (rank == RANK_TAKEN)
+            return FLOW_TAKEN;
+        if (rank == RANK_SAME && !flow_end(place, plan->seen, v6))
+            return FLOW_BUSY;
+    }
+    return FLOW_MISSING;
+}
+
+inline_always struct tw_flow *flow_first(u32 hash, u32 table, const bool v6)
+{
+    return flow_row(flow_place(hash, 0, table) & ~(TW_FLOW_WAYS - 1), v6);
+}
+
+inline_always int row_insert(struct plan *plan, const bool v6)
+{
+    struct tw_flow *first, *elsewhere = 0;
+    int result = FLOW_MISSING;
+
+    if (!plan)
+        return FLOW_BUSY;
+    plan->hash = flow_hash(&plan->key, v6);
+    first = flow_first(plan->hash, plan->table, v6);
+    if (!first || !bucket_lock(first))
+        return FLOW_BUSY;
+    if (config.previous_mask && !plan->moves) {
+        elsewhere = flow_first(plan->hash, plan->table ^ TW_FLOW_PREVIOUS, v6);
+        if (!elsewhere || !bucket_lock(elsewhere)) {
+            bucket_unlock(first);
+            return FLOW_BUSY;
         }
+        result = row_elsewhere(plan, v6);
     }
-    if (best >= RANK_EXISTS) {
-        result = best == RANK_EXISTS ? FLOW_EXISTS : FLOW_TAKEN;
-    } else if (best != RANK_NEVER) {
-        result = row_take(victim, key, rewrite, f, v6);
-        if (result == FLOW_CREATED)
-            f->place = victim;
-    }
+    if (result == FLOW_MISSING)
+        result = row_insert_in(plan, first, v6);
+    if (elsewhere)
+        bucket_unlock(elsewhere);
     bucket_unlock(first);
     return result;
 }
 
-/* Puts one row of a new flow into its bucket. `f->place` is the place of the flow's other row and becomes that of this
- * one. Returns enum flow_result. One function a family here: with both in one, the compiler would not share their room
- * on the small BPF stack. */
-__weak int row_insert4(const struct tuple *key, const struct tuple *rewrite, struct flow *f)
+/* Puts one row of a new flow into its bucket, and says in `plan->place` where. Returns enum flow_result. */
+__weak int row_insert4(struct plan *plan)
 {
-    return row_insert(key, rewrite, f, false);
+    return row_insert(plan, false);
 }
 
-__weak int row_insert6(const struct tuple *key, const struct tuple *rewrite, struct flow *f)
+__weak int row_insert6(struct plan *plan)
 {
-    return row_insert(key, rewrite, f, true);
+    return row_insert(plan, true);
 }
 
-inline_always void flow_turn(struct flow *f)
+/* Makes both rows of a flow: `plan` is that of the original row, the reply row is made first. */
+inline_always int flow_make(struct plan *plan, const struct tuple *from, const struct flow *f, bool v6)
 {
-    u32 next = f->next;
+    struct tw_flow *reply;
+    int result;
 
-    f->next = f->back;
-    f->back = next;
-    f->flags ^= TW_FLOW_REPLY;
+    plan->judged = f->judged;
+    plan->service = f->service;
+    plan->now = f->now;
+    plan->state = f->state;
+
+    tuple_reverse(&f->to, &plan->key);
+    tuple_reverse(from, &plan->rewrite);
+    plan->next = f->back;
+    plan->back = f->next;
+    plan->flags = f->flags | TW_FLOW_REPLY;
+    plan->pair = TW_FLOW_ALONE;
+    result = v6 ? row_insert6(plan) : row_insert4(plan);
+    if (result != FLOW_CREATED)
+        return result;
+
+    plan->key = *from;
+    plan->rewrite = f->to;
+    plan->next = f->next;
+    plan->back = f->back;
+    plan->flags = f->flags;
+    plan->pair = plan->place;
+    result = v6 ? row_insert6(plan) : row_insert4(plan);
+    if (result == FLOW_CREATED)
+        return result;
+    reply = v6 ? flow_row(plan->pair, true) : flow_row(plan->pair, false);
+    if (reply && !config.dry)
+        row_publish(reply, TW_FLOW_FREE);
+    return result == FLOW_TAKEN ? FLOW_EXISTS : result;
 }
 
-/* Room that does not fit on the BPF stack. A CPU runs one program of ours at a time: all run with softirqs off. */
-struct scratch {
-    struct tuple reply;
-    struct tuple reply_to;
-};
+/* The table that new flows are made in. */
+inline_always u32 flow_table(void)
+{
+    struct tw_layout *now;
 
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, u32);
-    __type(value, struct scratch);
-} MAP(scratch);
+    if (!config.previous_mask)
+        return 0;
+    now = bpf_map_lookup_elem(&layout, &(u32){0});
+    return now && READ_ONCE(now->phase) == TW_PHASE_PREVIOUS ? TW_FLOW_PREVIOUS : 0;
+}
 
 /* Makes the flow whose first packet has the tuple `from` and is to get the tuple `f->to`. Returns enum flow_result. */
 __weak int flow_create(const struct tuple *from, struct flow *f, bool v6)
 {
-    struct scratch *room = bpf_map_lookup_elem(&scratch, &(u32){0});
-    struct tw_flow *row;
-    u32 word;
+    struct plan *plan = bpf_map_lookup_elem(&scratch, &(u32){0});
     int result;
 
-    if (!from || !f || !room)
-        return FLOW_FULL;
-    tuple_reverse(&f->to, &room->reply);
-    tuple_reverse(from, &room->reply_to);
+    if (!from || !f || !plan)
+        return FLOW_BUSY;
     f->judged = flow_generation(f->next, f->back);
-    f->place = TW_FLOW_ALONE;
-    flow_turn(f);
-    result = v6 ? row_insert6(&room->reply, &room->reply_to, f) : row_insert4(&room->reply, &room->reply_to, f);
-    flow_turn(f);
-    if (result != FLOW_CREATED)
-        return result;
-    row = v6 ? flow_row(f->place, true) : flow_row(f->place, false);
-    if (!row)
-        return FLOW_FULL;
-    word = READ_ONCE(row->word);
-    result = v6 ? row_insert6(from, &f->to, f) : row_insert4(from, &f->to, f);
-    if (result != FLOW_CREATED && !config.dry)
-        row_end(row, word);
-    return result == FLOW_TAKEN ? FLOW_EXISTS : result;
+    plan->table = flow_table();
+    plan->moves = false;
+    result = flow_make(plan, from, f, v6);
+    if (result == FLOW_FULL)
+        flow_event(TW_FLOW_EVENT_FULL);
+    else if (result == FLOW_BUSY)
+        flow_event(TW_FLOW_EVENT_BUSY);
+    return result;
 }
 
 /* --- live --- */
@@ -666,15 +1055,20 @@ inline_always void row_advance(struct tw_flow *row, u32 version, u8 tcp_flags, b
 
 inline_always int flow_advance_in(u32 place, u32 version, u8 tcp_flags, const bool v6)
 {
-    struct tw_flow *row = flow_row(place, v6), *partner = 0;
+    struct tw_flow *row = flow_row(place, v6), *partner;
+    u32 word = 0;
     bool reply;
 
     if (!row)
         return 0;
     reply = row->flags & TW_FLOW_REPLY;
+    partner = row_partner(row, place, &word, v6);
+    load_barrier();
+    if ((READ_ONCE(row->word) ^ version) & TW_FLOW_VERSION)
+        return 0;
     row_advance(row, version, tcp_flags, reply);
-    if (row_partner(row, place, &partner, v6) != TW_FLOW_ALONE && partner)
-        row_advance(partner, READ_ONCE(partner->word), tcp_flags, reply);
+    if (partner)
+        row_advance(partner, word, tcp_flags, reply);
     return 0;
 }
 
@@ -684,28 +1078,31 @@ __weak int flow_advance(u32 place, u32 version, u8 tcp_flags, bool v6)
     return v6 ? flow_advance_in(place, version, tcp_flags, true) : flow_advance_in(place, version, tcp_flags, false);
 }
 
-inline_always void row_repoint(struct tw_flow *row, u32 version, u32 next, u32 back, u32 judged)
+inline_always void row_repoint(struct tw_flow *row, u32 word, u32 next, u32 back, u32 judged)
 {
-    u32 word;
-
-    if (!row_claim(row, version, &word))
+    if (!row_claim(row, &word))
         return;
     row->next = next;
     row->back = back;
     row->judged = judged;
-    row_publish(row, word & (TW_FLOW_STATE | FLOW_FINS));
+    row_publish(row, word);
 }
 
 inline_always int flow_repoint_in(u32 place, u32 version, u32 next, u32 back, const bool v6)
 {
-    struct tw_flow *row = flow_row(place, v6), *partner = 0;
-    u32 judged = flow_generation(next, back);
+    struct tw_flow *row = flow_row(place, v6), *partner;
+    u32 judged = flow_generation(next, back), word = 0, partner_word = 0;
 
     if (!row || config.dry)
         return 0;
-    if (row_partner(row, place, &partner, v6) != TW_FLOW_ALONE && partner)
-        row_repoint(partner, READ_ONCE(partner->word), back, next, judged);
-    row_repoint(row, version, next, back, judged);
+    partner = row_partner(row, place, &partner_word, v6);
+    load_barrier();
+    word = READ_ONCE(row->word);
+    if ((word ^ version) & TW_FLOW_VERSION)
+        return 0;
+    if (partner)
+        row_repoint(partner, partner_word, back, next, judged);
+    row_repoint(row, word, next, back, judged);
     return 0;
 }
 

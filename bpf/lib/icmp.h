@@ -190,7 +190,7 @@ inline_always int error_forward(struct __sk_buff *skb, const struct packet *p, s
 
     if (reason)
         return drop(reason, hook, length);
-    verdict = deliver(skb, p, &room->flow, &reason, v6);
+    verdict = deliver(skb, p, &room->flow, &reason, false, v6);
     return verdict == VERDICT_DROP ? drop(reason, hook, length) : verdict;
 }
 

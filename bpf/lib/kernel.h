@@ -18,6 +18,7 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s16 s16;
 typedef __s32 s32;
 
 #define bool _Bool
@@ -40,6 +41,16 @@ enum {
 
 /* The compiler keeps memory accesses on their side of this. */
 #define compiler_barrier() asm volatile("" ::: "memory")
+
+/* Atomic operations that all memory accesses keep to their side of, on every architecture. In BPF only those that
+ * return the old value are such barriers: without it the compiler emits, and arm64 executes (STADD), an unordered one.
+ */
+#define ordered(operation)                                                                                             \
+    ({                                                                                                                 \
+        typeof(operation) old = operation;                                                                             \
+        asm volatile("" : : "r"(old) : "memory");                                                                      \
+        old;                                                                                                           \
+    })
 
 /* The low bits of a value, masked where the verifier sees it last: the compiler, which may know that there are no
  * others, can neither leave it out nor move it. */

@@ -14,6 +14,7 @@
 #include <thruway/limits.h>
 #include <thruway/nexthop.h>
 #include <thruway/service.h>
+#include <thruway/snat.h>
 
 #define MAP(name) name __attribute__((weak)) SEC(".maps")
 
@@ -154,7 +155,7 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1024);
+    __uint(max_entries, 1280);
     __type(key, u32);
     __type(value, struct tw_bucket4);
 } MAP(flows4);
@@ -162,10 +163,41 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 1024);
+    __uint(max_entries, 1280);
     __type(key, u32);
     __type(value, struct tw_bucket6);
 } MAP(flows6);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct tw_bucket4);
+} MAP(previous4);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct tw_bucket6);
+} MAP(previous6);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __uint(max_entries, TW_PURGES);
+    __type(key, u32);
+    __type(value, struct tw_purge);
+} MAP(purges);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY); /* by enum tw_flow_event */
+    __uint(max_entries, TW_FLOW_EVENT_COUNT);
+    __type(key, u32);
+    __type(value, u64);
+} MAP(flow_events);
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -181,6 +213,13 @@ struct {
     __type(key, u32);
     __type(value, struct tw_count);
 } MAP(drops);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct tw_snat);
+} MAP(snat);
 
 /* What an address stands for in `endpoints` or `node_addresses`. The key is copied: up to Linux 6.1 a map takes keys
  * from the stack, but none from the memory that a global function was handed. */

@@ -92,6 +92,23 @@ inline_always long nat_checksum(struct __sk_buff *skb, const struct packet *p, c
     return error;
 }
 
+/* The same for a packet whose checksum is known to be complete: plain arithmetic in its bytes. */
+inline_always bool nat_checksum_complete(void *data, void *end, const struct packet *p, const struct tuple *to,
+                                         const bool v6)
+{
+    u16 *checksum = packet_transport(data, p) + checksum_offset(p->tuple.protocol);
+    bool udp = p->tuple.protocol == IPPROTO_UDP;
+
+    if ((void *)(checksum + 1) > end)
+        return false;
+    if (udp && !*checksum) /* RFC 768: there is none */
+        return true;
+    *checksum = checksum_after(*checksum, sum_addresses(&p->tuple, to, v6) + sum_ports(&p->tuple, to));
+    if (udp && !*checksum)
+        *checksum = 0xffff;
+    return true;
+}
+
 /* Writes the tuple's addresses into the IP header at `header`. */
 inline_always bool nat_write_addresses(void *header, void *end, const struct tuple *from, const struct tuple *to,
                                        const bool v6)

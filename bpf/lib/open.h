@@ -8,8 +8,7 @@
 #include "flow.h"
 #include "fragment.h"
 #include "service.h"
-
-enum { SNAT_TRIES = 32 };
+#include "snat.h"
 
 /* What an opener says of a packet beside enum tw_drop. */
 enum {
@@ -19,6 +18,15 @@ enum {
 
 /* Makes or mends the rows for a packet that found none, or whose flow's ends have moved (`stale`). */
 typedef int (*opener)(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale);
+
+/* True for a packet of a connection that was there before us: TCP that opens nothing and misses, in the time after our
+ * programs were first attached to this node. Its routes and perhaps a former proxy's conntrack know where it goes: the
+ * host's stack is to go on with it, both ways. What the stack then sends makes rows (to_pod, to_net) that lead answers
+ * into the stack, so that the connection stays on its way when that time is over. */
+inline_always bool open_adopts(const struct packet *p)
+{
+    return !packet_opens(p) && (u32)(bpf_ktime_get_coarse_ns() >> TW_CLOCK_SHIFT) < config.adopt_until;
+}
 
 /* Loads and parses the packet, pulling headers that lie outside of the linear part. */
 inline_always enum tw_drop packet_load(struct __sk_buff *skb, struct packet *p, const bool v6)
@@ -80,41 +88,20 @@ inline_always enum tw_drop open_service(struct flow *f, u32 service)
     return TW_PASS;
 }
 
-/* The address that stands for a client whose own must not be seen by whoever is at the flow's next hop. */
-inline_always enum tw_drop open_source(struct flow *f, const bool v6)
+/* Makes the rows. The source port changes if the source address does, or if the answers would be another flow's (one
+ * client port talking to two services with the same backend) or, for what the host itself sends (`own`), another
+ * socket's. */
+inline_always enum tw_drop open_flow(void *ctx, const struct packet *p, struct flow *f, const bool own, const bool v6)
 {
-    u32 next = f->next, index;
-    struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &next);
-    struct tw_address *source;
-
-    if (!nexthop)
-        return TW_DROP_NO_SOURCE;
-    index = nexthop->source[v6];
-    source = bpf_map_lookup_elem(&addresses, &index);
-    if (!index || !source)
-        return TW_DROP_NO_SOURCE;
-    f->to.source = *source;
-    f->flags |= TW_FLOW_TRANSLATED | TW_FLOW_SNAT;
-    return TW_PASS;
-}
-
-/* Makes the rows. The source port changes if the source address does, or if another flow already has the reply tuple
- * (one client port talking to two services with the same backend). */
-inline_always enum tw_drop open_flow(const struct packet *p, struct flow *f, const bool v6)
-{
-    u32 port = bpf_get_prandom_u32();
     int result = FLOW_TAKEN;
 
     f->state = p->tuple.protocol != IPPROTO_TCP ? TW_FLOW_ONE_WAY
                : packet_opens(p)                ? TW_FLOW_HALF_OPEN
                                                 : TW_FLOW_ESTABLISHED;
-    if (!(f->flags & TW_FLOW_SNAT))
+    if (!(f->flags & TW_FLOW_SNAT) && !(own && snat_meets_socket(ctx, &f->to, v6)))
         result = flow_create(&p->tuple, f, v6);
-    for (int i = 0; result == FLOW_TAKEN && i < SNAT_TRIES; i++) {
-        f->to.source_port = bpf_htons(config.snat_first + ((port + i) & config.snat_mask));
-        f->flags |= TW_FLOW_TRANSLATED;
-        result = flow_create(&p->tuple, f, v6);
-    }
+    if (result == FLOW_TAKEN)
+        result = snat_create(ctx, p, f, v6);
     if (result == FLOW_CREATED) {
         if (f->flags & TW_FLOW_SNAT || f->to.source_port != p->tuple.source_port)
             step_tuple(TW_STEP_SNAT, &f->to);

@@ -96,6 +96,14 @@ inline_always bool address_is4(const struct tw_address *a)
     return a->word[2] == bpf_htonl(0xffff) && !a->word[0] && !a->word[1];
 }
 
+/* True for multicast and, in IPv4, for what is reserved above it, the limited broadcast address among that. */
+inline_always bool address_is_group(const struct tw_address *a)
+{
+    u32 first = bpf_ntohl(address_is4(a) ? a->word[3] : a->word[0]);
+
+    return first >= (address_is4(a) ? 0xe0000000 : 0xff000000);
+}
+
 /* One of the two 8-byte halves of an address. */
 inline_always u64 address_half(const struct tw_address *a, int which)
 {
@@ -293,6 +301,9 @@ inline_always enum tw_drop parse6(void *data, void *end, u32 length, struct pack
         return TW_DROP_MALFORMED;
     __builtin_memcpy(&p->tuple.source, &ip->saddr, sizeof(ip->saddr));
     __builtin_memcpy(&p->tuple.destination, &ip->daddr, sizeof(ip->daddr));
+    /* IPv4-mapped addresses have no place on a wire (RFC 6890), and would meet those that we keep of IPv4 packets. */
+    if (address_is4(&p->tuple.source) || address_is4(&p->tuple.destination))
+        return TW_DROP_MALFORMED;
     p->tuple.protocol = ip->nexthdr;
     p->hops = ip->hop_limit;
     p->transport = ETH_HLEN + sizeof(*ip);

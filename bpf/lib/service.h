@@ -13,8 +13,8 @@ struct chosen {
 };
 
 /* The service behind an address and port; false if it is not a frontend. A NodePort is valid on each address of the
- * node and stands under the unspecified address of its family. */
-inline_always bool service_find(const struct tw_address *address, u16 port, u8 protocol, struct chosen *chosen)
+ * node and stands under the unspecified address of its family. Not inlined: the callers' stack is short. */
+static __noinline bool service_find(const struct tw_address *address, u16 port, u8 protocol, struct chosen *chosen)
 {
     struct tw_frontend key = {.address = *address, .port = port, .protocol = protocol};
     u32 *id = bpf_map_lookup_elem(&frontends, &key);

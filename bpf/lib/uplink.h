@@ -17,6 +17,16 @@ inline_always u32 net_back(void *ctx, u32 ifindex, const struct packet *p)
     return uplink ? *uplink : NEXTHOP_STACK;
 }
 
+/* A packet whose row says that it comes from this node: a flow that the host's stack carries since it was there before
+ * us (see open_adopts), or somebody who claims an address of this node. */
+inline_always enum tw_drop net_carried(const struct packet *p, const struct flow *f)
+{
+    if (f->back != NEXTHOP_STACK || address_find(&endpoints, &p->tuple.source) ||
+        address_find(&node_addresses, &p->tuple.source))
+        return TW_DROP_SPOOFED_SOURCE;
+    return TW_PASS;
+}
+
 /* Makes the rows for the first packet of a flow from outside, or mends those of a flow whose ends have moved. */
 inline_always int net_open(void *ctx, u32 ifindex, const struct packet *p, struct flow *f, bool stale, const bool v6)
 {
@@ -39,6 +49,8 @@ inline_always int net_open(void *ctx, u32 ifindex, const struct packet *p, struc
         return TW_DROP_SPOOFED_SOURCE;
     if (pinged)
         return OPEN_PING;
+    if (!frontend && open_adopts(p))
+        return OPEN_PASS;
     f->to = p->tuple;
     f->flags = 0;
     f->service = 0;
@@ -51,9 +63,9 @@ inline_always int net_open(void *ctx, u32 ifindex, const struct packet *p, struc
     }
     reason = route(ctx, ifindex, &f->to.destination, &p->tuple.source, &f->next);
     if (!reason && frontend && f->next != NEXTHOP_STACK) /* the backend's reply must come back through this node */
-        reason = open_source(f, v6);
+        reason = snat_source(f, v6);
     if (reason)
         return reason;
     f->back = net_back(ctx, ifindex, p);
-    return open_flow(p, f, v6);
+    return open_flow(ctx, p, f, false, v6);
 }

@@ -22,6 +22,7 @@ enum tw_flow_state {
 #define TW_FLOW_LOCK 0x08U         /* only in the first row of a bucket: inserts into the bucket are under way */
 #define TW_FLOW_FIN_ORIGINAL 0x10U /* FIN seen from the side that opened the flow */
 #define TW_FLOW_FIN_REPLY 0x20U
+#define TW_FLOW_SPILLED 0x40U       /* only in the first row of a bucket: some of its flows lie in the spill area */
 #define TW_FLOW_VERSION_STEP 0x100U /* the version above moves whenever a claimed row is published or freed */
 #define TW_FLOW_VERSION 0xffffff00U
 
@@ -35,7 +36,7 @@ enum tw_flow_flag {
  * For ICMP echo the identifier is the port of the side that asks, and the port of the other side is 0. */
 struct tw_flow {
     __u32 word;
-    __u32 pair;    /* place (bucket * TW_FLOW_WAYS + way) of the flow's other row */
+    __u32 pair;    /* place (bucket * TW_FLOW_WAYS + way) of the flow's other row, in the same table */
     __u32 next;    /* next hop index: where packets of this direction go */
     __u32 back;    /* next hop index: where they come from */
     __u32 judged;  /* sum of the generations of `next` and `back` when the flow was last judged */
@@ -78,8 +79,13 @@ struct tw_flow6 {
 };
 TW_LAYOUT(struct tw_flow6, 128);
 
-/* `flows4` and `flows6` are arrays of buckets; a key has one candidate bucket and prefers one of its ways. */
+/* `flows4` and `flows6` are arrays of buckets; a key has one candidate bucket and prefers one of its ways. Behind N
+ * buckets (a power of two) lies the spill area: N rows in N / 4 buckets. The flows that bucket number n has no room for
+ * lie in the TW_FLOW_WINDOW spill rows from number n on. Tables of layout version 1 have no spill area.
+ * `previous4` and `previous6` hold the table before, as long as a change of its size or layout is under way. */
 #define TW_FLOW_WAYS 4U
+#define TW_FLOW_WINDOW 16U
+#define TW_FLOW_PREVIOUS 0x80000000U /* in a place, never in `pair`: the row lies in the previous table */
 
 struct tw_bucket4 {
     struct tw_flow4 row[TW_FLOW_WAYS];
@@ -93,3 +99,50 @@ TW_LAYOUT(struct tw_bucket6, 512);
 
 /* tw_clock: CLOCK_MONOTONIC in ticks of 2^32 ns (4.3 s), 16 bits of it, which go round in 78 hours. */
 #define TW_CLOCK_SHIFT 32
+
+/* Row of `purges`: flows of this service that go to this backend are to end; port 0: to any. */
+struct tw_purge {
+    struct tw_address address;
+    __u32 service;
+    __u16 port; /* in network byte order */
+    __u8 protocol;
+    __u8 unused;
+};
+TW_LAYOUT(struct tw_purge, 24);
+
+#define TW_PURGES 64U
+
+/* What gc is asked to do, and what it says: a walk over some buckets of one table. */
+struct tw_gc {
+    __u32 table;   /* 0 or TW_FLOW_PREVIOUS */
+    __u32 v6;      /* 0: IPv4 */
+    __u32 first;   /* bucket to begin with; buckets of the spill area count on behind the others */
+    __u32 count;   /* how many buckets */
+    __u32 purges;  /* so many rows of `purges` hold */
+    __u32 moves;   /* 1: move flows of the previous table to the current one */
+    __u32 now;     /* tick of tw_clock: syscall programs have no helper for it */
+    __u32 rows;    /* out: rows that are in use after it */
+};
+TW_LAYOUT(struct tw_gc, 32);
+
+/* What happens in the flow table beside what flows themselves tell: name that users see, and what it means. The order
+ * is part of the pinned layout: append only. */
+#define TW_FLOW_EVENTS(X)                                                                                              \
+    X(SPILLED, "spilled", "rows put into the spill area, since their bucket was full")                                 \
+    X(EVICTED_CLOSING, "evicted_closing", "closing flows that gave way to new ones")                                   \
+    X(EVICTED_HALF_OPEN, "evicted_half_open", "TCP flows that gave way to new ones before they were established")      \
+    X(EVICTED_ONE_WAY, "evicted_one_way", "unanswered flows that gave way to new ones")                                \
+    X(REPLACED_IDLE, "replaced_idle", "flows idle for longer than their time, found when their row was needed")        \
+    X(FULL, "full", "new flows refused, since all rows that could hold them were in live use")                         \
+    X(BUSY, "busy", "new flows refused, since another CPU was changing their bucket")                                  \
+    X(EXPIRED, "expired", "flows idle for longer than their time, ended by gc")                                        \
+    X(REPAIRED, "repaired", "rows without their other half, freed by gc")                                              \
+    X(PURGED, "purged", "flows ended by gc since a pod, next hop or backend of theirs is gone")                        \
+    X(MOVED, "moved", "flows moved from the previous table to the current one")
+
+enum tw_flow_event {
+#define X(id, name, meaning) TW_FLOW_EVENT_##id,
+    TW_FLOW_EVENTS(X)
+#undef X
+        TW_FLOW_EVENT_COUNT,
+};

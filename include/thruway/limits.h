@@ -13,8 +13,11 @@
 /* Constants of the programs (.rodata), set when they are loaded. Times are in ticks of tw_clock (see flow.h). */
 struct tw_config {
     __u64 flow_seed;         /* keys the placement of flow rows; must outlive the programs, as the rows do */
-    __u64 host_netns_cookie; /* network namespace of the node itself: whose sockets are translated */
-    __u32 flow_mask;         /* number of flow buckets per family - 1; the number is a power of two */
+    __u64 sock_netns_cookie; /* network namespace whose sockets are translated; 0: every one */
+    __u32 flow_mask;         /* number of flow buckets per family - 1, without the spill area; a power of two */
+    __u32 previous_mask;     /* likewise of the previous table; 0: there is none */
+    __u32 previous_window;   /* rows of its spill area that a bucket may use; 0: it has no spill area */
+    __u32 loads_reorder;     /* this CPU may load memory in another order than the program (arm64 does, x86 does not) */
     __u32 endpoints_max;     /* next hop indices below this are endpoints (pods) of this node; 0 is the host stack */
     __u32 snat_first;        /* first source port for SNAT, host byte order */
     __u32 snat_mask;         /* number of SNAT ports - 1; the number is a power of two */
@@ -24,16 +27,26 @@ struct tw_config {
     __u32 udp_one_way;
     __u32 udp_two_way;
     __u32 icmp;
-    __u32 dry; /* 1 in the copy that traces packets: it writes nothing but what it does (see steps.h) */
+    __u32 dry;         /* 1 in the copy that traces packets: it writes nothing but what it does (see steps.h) */
+    __u32 adopt_until; /* tick, not cut to 16 bits: until then TCP under way is left to the host's stack */
     __u32 unused;
 };
-TW_LAYOUT(struct tw_config, 64);
+TW_LAYOUT(struct tw_config, 80);
+
+/* While the flow table changes its size or layout: where new flows are made. Read only by programs that know two
+ * tables. */
+enum tw_phase {
+    TW_PHASE_CURRENT = 0, /* in the current table */
+    TW_PHASE_PREVIOUS,    /* in the previous one: some hook may still have a program that knows no other */
+};
 
 /* The single value of map `layout`: says what lies pinned, so that an agent knows whether it can take it over. */
 struct tw_layout {
     __u32 version; /* TW_LAYOUT_VERSION */
-    __u32 unused;
+    __u32 phase;   /* enum tw_phase */
     __u64 flow_seed;
-    __u8 programs[32]; /* digest of program code, constants and attach choices; equal means: nothing to load */
+    __u8 programs[24]; /* digest of program code, constants and attach choices; equal means: nothing to load */
+    __u32 since;       /* tick, not cut to 16 bits, at which programs were first loaded */
+    __u32 unused;
 };
 TW_LAYOUT(struct tw_layout, 48);

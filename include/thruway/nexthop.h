@@ -31,6 +31,8 @@ TW_OFFSET(struct tw_nexthop, source, 24);
 
 enum tw_nexthop_flag {
     TW_NEXTHOP_RESOLVED = 1U << 0, /* `to.mac` is current */
+    TW_NEXTHOP_XDP = 1U << 1,      /* the device takes frames that XDP redirects to it */
+    TW_NEXTHOP_REDIRECT = 1U << 2, /* XDP is to redirect what came in by the same device, too */
 };
 
 /* Key of `nodes`, a longest-prefix match from pod CIDRs to next hop index. Bits count over the 128-bit form. */

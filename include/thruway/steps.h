@@ -17,7 +17,8 @@
     X(SNAT, "snat")         /* tuple: with the address and port that stand for the client */                           \
     X(CREATE, "create")     /* flow: what would have been made */                                                      \
     X(DELIVER, "deliver")   /* result: enum tw_step_deliver; nexthop */                                                \
-    X(DROP, "drop")         /* result: enum tw_drop; number: enum tw_hook */
+    X(DROP, "drop")         /* result: enum tw_drop; number: enum tw_hook */                                           \
+    X(ANSWER, "answer")     /* result: the reason that an ICMP error would give; TW_PASS: an echo reply */
 
 enum tw_step_kind {
     TW_STEP_NONE = 0,

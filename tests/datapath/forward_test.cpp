@@ -55,6 +55,17 @@ TEST_CASE("the world outside is reached by the gateway that the kernel's routing
     CHECK(world.from_net(answer).frame == frame(World::in_pod(answer, pod)));
 }
 
+TEST_CASE("what a pod sends to a group or to everybody is the host stack's, and goes to no gateway")
+{
+    World world;
+    const PodSpec &pod = world.pod(2);
+    const bool v6 = GENERATE(false, true);
+    const Packet packet = v6 ? udp("[fd00:10:244:1::2]:1000", "[ff0e::5]:5000")
+                             : udp("10.244.1.2:1000", GENERATE("239.1.1.1:5000", "255.255.255.255:67"));
+
+    CHECK(world.from_pod(pod, packet).verdict == verdict_next);
+}
+
 TEST_CASE("pings are flows of their own, one for each direction of asking")
 {
     World world;

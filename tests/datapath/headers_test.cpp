@@ -164,3 +164,18 @@ TEST_CASE("an SCTP checksum that nobody has computed yet stays 0")
     CHECK(world.from_pod(client, without(request)).frame ==
           Frame{without(World::in_pod(request.with_destination(address("10.244.1.3"), 12905), server))});
 }
+
+TEST_CASE("an IPv6 packet with an IPv4-mapped address is malformed, and taken for no IPv4 packet")
+{
+    World world;
+    const PodSpec &client = world.pod(2);
+    world.pod(3);
+    Bytes packet = tcp("[fd00:10:244:1::2]:1000", "[fd00:10:244:1::3]:80").build();
+    const Bytes mapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 244, 1, 2};
+    const bool source = GENERATE(true, false);
+
+    std::ranges::copy(mapped, packet.begin() + 14 + (source ? 8 : 24));
+    CHECK(world.from_pod(client, packet).verdict == verdict_drop);
+    CHECK(world.from_net(packet).verdict == verdict_drop);
+    CHECK(world.drops(TW_DROP_MALFORMED) == 2);
+}

@@ -215,34 +215,3 @@ TEST_CASE("TCP that is not a connection's first packet never chooses a backend")
     CHECK(world.from_net(tcp("172.21.0.2:50000", "172.20.0.11:30080", flags)).verdict == verdict_next);
     CHECK(world.rows4().empty());
 }
-
-TEST_CASE("one client port can talk to two services and to their backend directly at the same time")
-{
-    World world;
-    const PodSpec &client = world.pod(2);
-    world.pod(3);
-    world.service("a", {"10.96.0.1:80"}, {"10.244.1.3:8080"});
-    world.service("b", {"10.96.0.2:80"}, {"10.244.1.3:8080"});
-
-    std::vector<uint16_t> ports;
-    for (const char *destination : {"10.244.1.3:8080", "10.96.0.1:80", "10.96.0.2:80"}) {
-        const Outcome out = world.from_pod(client, tcp("10.244.1.2:40000", destination));
-        REQUIRE(out.verdict == verdict_redirect);
-        ports.push_back(source_port_of(out.frame.bytes));
-    }
-    CHECK(ports[0] == 40000);
-    CHECK(ports[1] != ports[0]);
-    CHECK(ports[2] != ports[0]);
-    CHECK(ports[2] != ports[1]);
-
-    // Each answer finds its own way back.
-    const PodSpec &server = world.pod(3);
-    const char *sources[] = {"10.244.1.3", "10.96.0.1", "10.96.0.2"};
-    for (size_t i = 0; i < 3; i++) {
-        const Packet answer = tcp("10.244.1.3:8080", fmt::format("10.244.1.2:{}", ports[i]), syn | ack);
-        const Packet arrived = World::in_pod(
-            answer.with_source(address(sources[i]), i == 0 ? 8080 : 80).with_destination(address("10.244.1.2"), 40000),
-            client);
-        CHECK(world.from_pod(server, answer).frame == frame(arrived));
-    }
-}

@@ -20,6 +20,8 @@ T must(Result<T> result)
         return std::move(*result);
 }
 
+constexpr uint32_t first_row = 0;
+
 std::pair<Address, uint16_t> split(const std::string &text)
 {
     const auto colon = text.rfind(':');
@@ -41,7 +43,7 @@ Address host(const std::string &text)
     return address(text.starts_with('[') ? text.substr(1, text.size() - 2) : text);
 }
 
-World::World()
+DatapathOptions World::options()
 {
     DatapathOptions options;
     options.bpffs = pins;
@@ -54,13 +56,24 @@ World::World()
                      .nodes = 64,
                      .node_addresses = 16,
                      .flows = 4096};
-    datapath = std::make_unique<Datapath>(must(Datapath::open(options)));
+    options.timeouts.adopt = 0;
+    return options;
+}
+
+World::World(const std::function<void(DatapathOptions &)> &adjust)
+{
+    DatapathOptions wanted = options();
+    if (adjust)
+        adjust(wanted);
+    datapath = std::make_unique<Datapath>(must(Datapath::open(wanted)));
     datapath->commit(); // the next test's agent finds these programs and loads none
     arrays = must(Arrays::of(datapath->maps(), true));
     grace = must(GracePeriod::start());
     services = std::make_unique<ServiceTables>(must(ServiceTables::adopt(datapath->maps(), arrays, *grace)));
     nexthops = std::make_unique<NextHopTables>(
-        must(NextHopTables::adopt(datapath->maps(), arrays, *grace, options.sizes.endpoints)));
+        must(NextHopTables::adopt(datapath->maps(), arrays, *grace, options().sizes.endpoints)));
+
+    gc = std::make_unique<Gc>(*datapath, arrays);
 
     Netlink netlink = must(Netlink::open());
     std::ignore = netlink.delete_link("up0");
@@ -123,8 +136,11 @@ void World::clear()
         std::memset(memory.data(), 0, memory.size());
     }
     const std::vector<tw_count> zero(static_cast<size_t>(libbpf_num_possible_cpus()));
-    for (uint32_t index = 0; index < maps.drops.capacity(); index++)
-        bpf_map_update_elem(maps.drops.fd(), &index, zero.data(), BPF_ANY);
+    for (const Map *map : {&maps.drops, &maps.flow_events})
+        for (uint32_t index = 0; index < map->capacity(); index++)
+            bpf_map_update_elem(map->fd(), &index, zero.data(), BPF_ANY);
+    const std::vector<tw_snat> none(zero.size());
+    bpf_map_update_elem(maps.snat.fd(), &first_row, none.data(), BPF_ANY);
 }
 
 NextHop World::to_neighbour(const std::string &gateway) const
@@ -204,7 +220,22 @@ void World::remove_service(const std::string &name)
 
 Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark, unsigned segment)
 {
-    const Fd fd(bpf_obj_get(fmt::format("{}/programs/{}", pins, program).c_str()));
+    return run(World::program(program), ifindex, packet, mark, segment);
+}
+
+Fd World::program(const std::string &name)
+{
+    return Fd(bpf_obj_get(fmt::format("{}/programs/{}", pins, name).c_str()));
+}
+
+void World::walk_flows()
+{
+    while (!must(gc->step(false))) {
+    }
+}
+
+Outcome World::run(const Fd &program, unsigned ifindex, const Bytes &packet, uint32_t mark, unsigned segment)
+{
     Bytes out(packet.size() + 256);
     __sk_buff context{};
     __sk_buff context_out{};
@@ -222,8 +253,8 @@ Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &pa
     options.ctx_size_in = sizeof(context);
     options.ctx_out = &context_out;
     options.ctx_size_out = sizeof(context_out);
-    if (const int error = bpf_prog_test_run_opts(fd.get(), &options); error != 0)
-        throw std::runtime_error(fmt::format("{}: test run failed: {}", program, error));
+    if (const int error = bpf_prog_test_run_opts(program.get(), &options); error != 0)
+        throw std::runtime_error(fmt::format("test run failed: {}", error));
     out.resize(options.data_size_out);
     return {static_cast<int>(options.retval), {out}, context_out.mark};
 }
@@ -235,17 +266,58 @@ Walk World::dry_run(HookIndex hook, unsigned ifindex, const Packet &packet)
     return must(dry_->run(hook, ifindex, packet.build()));
 }
 
+tw_snat World::snat() const
+{
+    std::vector<tw_snat> counts(static_cast<size_t>(libbpf_num_possible_cpus()));
+    bpf_map_lookup_elem(datapath->maps().snat.fd(), &first_row, counts.data());
+    tw_snat total{};
+    for (const tw_snat &count : counts) {
+        total.ports += count.ports;
+        total.collisions += count.collisions;
+        total.exhausted += count.exhausted;
+    }
+    return total;
+}
+
+Outcome World::run_xdp(unsigned ifindex, const Bytes &packet)
+{
+    const Fd fd(bpf_obj_get(fmt::format("{}/programs/xdp_net", pins).c_str()));
+    Bytes out(packet.size() + 256);
+    xdp_md context{};
+    bpf_test_run_opts options{};
+
+    context.data_end = static_cast<uint32_t>(packet.size());
+    context.ingress_ifindex = ifindex;
+    options.sz = sizeof(options);
+    options.data_in = packet.data();
+    options.data_size_in = static_cast<uint32_t>(packet.size());
+    options.data_out = out.data();
+    options.data_size_out = static_cast<uint32_t>(out.size());
+    options.ctx_in = &context;
+    options.ctx_size_in = sizeof(context);
+    if (const int error = bpf_prog_test_run_opts(fd.get(), &options); error != 0)
+        throw std::runtime_error(fmt::format("xdp_net: test run failed: {}", error));
+    out.resize(options.data_size_out);
+    return {static_cast<int>(options.retval), {out}, 0};
+}
+
+uint64_t World::drops(tw_drop reason, tw_hook hook) const
+{
+    const auto cpus = static_cast<size_t>(libbpf_num_possible_cpus());
+    std::vector<tw_count> counts(cpus);
+    const uint32_t index = static_cast<uint32_t>(reason) * TW_HOOKS + hook;
+    uint64_t packets = 0;
+    bpf_map_lookup_elem(datapath->maps().drops.fd(), &index, counts.data());
+    for (const tw_count &count : counts)
+        packets += count.packets;
+    return packets;
+}
+
 uint64_t World::drops(tw_drop reason) const
 {
     uint64_t packets = 0;
-    const auto cpus = static_cast<size_t>(libbpf_num_possible_cpus());
-    std::vector<tw_count> counts(cpus);
-    for (uint32_t hook = 0; hook < TW_HOOKS; hook++) {
-        const uint32_t index = static_cast<uint32_t>(reason) * TW_HOOKS + hook;
-        bpf_map_lookup_elem(datapath->maps().drops.fd(), &index, counts.data());
-        for (const tw_count &count : counts)
-            packets += count.packets;
-    }
+    for (uint32_t hook = 0; hook < TW_HOOKS; hook++)
+        packets += drops(reason, static_cast<tw_hook>(hook));
     return packets;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "agent/datapath/dry_run.h"
+#include "agent/datapath/gc.h"
 #include "agent/datapath/grace.h"
 #include "agent/datapath/nexthops.h"
 #include "agent/datapath/programs.h"
@@ -9,6 +10,7 @@
 #include "agent/node/netlink.h"
 #include "tests/datapath/packet.h"
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,6 +25,11 @@ constexpr const char *pins = "/tmp/thruway-datapath-tests/thruway";
 constexpr int verdict_next = -1;
 constexpr int verdict_drop = 2;
 constexpr int verdict_redirect = 7;
+
+constexpr int xdp_drop = 1;
+constexpr int xdp_pass = 2;
+constexpr int xdp_tx = 3;
+constexpr int xdp_redirect = 4;
 
 /// What a program made of a packet.
 struct Outcome {
@@ -46,7 +53,11 @@ struct PodSpec {
 /// 172.20.0.1; own pods 10.244.1.0/24 and fd00:10:244:1::/64.
 class World {
 public:
-    World();
+    /// What its agent is configured to.
+    static DatapathOptions options();
+
+    /// `adjust` changes the options that the programs are loaded with.
+    explicit World(const std::function<void(DatapathOptions &)> &adjust = {});
     ~World();
     World(const World &) = delete;
     World &operator=(const World &) = delete;
@@ -78,21 +89,41 @@ public:
     Outcome from_net(const Packet &packet) { return from_net(packet.build()); }
     Outcome to_net(const Bytes &packet, uint32_t mark = 0) { return run("to_net", uplink.index, packet, mark); }
     Outcome to_net(const Packet &packet, uint32_t mark = 0) { return to_net(packet.build(), mark); }
+    Outcome to_lo(const Packet &packet) { return run("to_net", loopback_ifindex, packet.build()); }
 
     /// What the program would do, step by step.
     Walk dry_run(HookIndex hook, unsigned ifindex, const Packet &packet);
 
+    Outcome xdp_net(const Bytes &packet) { return run_xdp(uplink.index, packet); }
+    Outcome xdp_net(const Packet &packet) { return xdp_net(packet.build()); }
+    /// A program by its descriptor, for those that are not pinned any more.
+    static Outcome run(const Fd &program, unsigned ifindex, const Bytes &packet, uint32_t mark = 0,
+                       unsigned segment = 0);
+    static Fd program(const std::string &name);
+
+    /// gc walks all of the flow table.
+    void walk_flows();
+
     /// How often packets were dropped for this reason, at all hooks.
     [[nodiscard]] uint64_t drops(tw_drop reason) const;
+    [[nodiscard]] uint64_t drops(tw_drop reason, tw_hook hook) const;
+
+    /// What source translation has come to.
+    [[nodiscard]] tw_snat snat() const;
 
     /// Rows of the flow table that are in use.
     [[nodiscard]] std::vector<tw_flow4> rows4() const;
     [[nodiscard]] std::vector<tw_flow6> rows6() const;
 
+    /// What a packet looks like that comes in by the uplink.
+    [[nodiscard]] Packet off_wire(const Packet &packet) const { return packet.with_macs(neighbour_mac, uplink.mac); }
     /// What a packet looks like on the uplink, on its way to the other node or to the gateway.
     [[nodiscard]] Packet on_wire(const Packet &packet) const;
     /// What a packet looks like in a pod.
     [[nodiscard]] static Packet in_pod(const Packet &packet, const PodSpec &pod);
+
+    /// A way by the uplink to the neighbour that all others are behind.
+    [[nodiscard]] NextHop to_neighbour(const std::string &gateway) const;
 
     Link uplink;
     const MacBytes neighbour_mac{0x02, 0xee, 0, 0, 0, 0x12};
@@ -101,12 +132,13 @@ public:
     std::unique_ptr<GracePeriod> grace;
     std::unique_ptr<ServiceTables> services;
     std::unique_ptr<NextHopTables> nexthops;
+    std::unique_ptr<Gc> gc;
 
 private:
     Outcome run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark = 0,
                 unsigned segment = 0);
+    Outcome run_xdp(unsigned ifindex, const Bytes &packet);
     void clear();
-    NextHop to_neighbour(const std::string &gateway) const;
 
     std::vector<std::unique_ptr<PodSpec>> pods_;
     std::optional<DryRun> dry_; // loaded when first asked

@@ -219,6 +219,24 @@ long bpf_redirect_neigh(__u32 ifindex, struct bpf_redir_neigh *neighbour, int si
     return bpf_redirect(ifindex, flags);
 }
 
+/* The node has no sockets. */
+struct bpf_sock *bpf_skc_lookup_tcp(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags)
+{
+    (void)ctx, (void)tuple, (void)size, (void)netns, (void)flags;
+    return NULL;
+}
+
+struct bpf_sock *bpf_sk_lookup_udp(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags)
+{
+    return bpf_skc_lookup_tcp(ctx, tuple, size, netns, flags);
+}
+
+long bpf_sk_release(struct bpf_sock *socket)
+{
+    (void)socket;
+    return 0;
+}
+
 /* Routing: the node's own network by the uplink, all else by a gateway there. */
 long bpf_fib_lookup(void *ctx, struct bpf_fib_lookup *fib, int size, __u32 flags)
 {
@@ -227,7 +245,7 @@ long bpf_fib_lookup(void *ctx, struct bpf_fib_lookup *fib, int size, __u32 flags
         return -EINVAL;
     if (fib->family == 2 && (ntohl(fib->ipv4_dst) & 0xffffff00) != 0xac140000)
         fib->ipv4_dst = htonl(0xac140001);
-    else if (fib->family != 2 && fib->ipv6_dst[0] != htonl(0xfd200000)) {
+    else if (fib->family != 2 && (fib->ipv6_dst[0] != htonl(0xfd200000) || fib->ipv6_dst[1])) {
         const __u32 gateway[4] = {htonl(0xfd200000), 0, 0, htonl(1)};
         memcpy(fib->ipv6_dst, gateway, sizeof(gateway));
     }

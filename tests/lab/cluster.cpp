@@ -21,13 +21,12 @@ ports: [{{name: tcp, port: 8080, protocol: TCP}}, {{name: udp, port: 8080, proto
 endpoints:
 )",
                     service.name(), family == Family::ipv4 ? "IPv4" : "IPv6", family == Family::ipv4 ? "v4" : "v6");
-    for (const std::string &name : service.pods) {
-        const Pod pod = must(find_pod(lab, "default", name));
-        text += fmt::format(
-            "- {{addresses: [\"{}\"], nodeName: {}, targetRef: {{kind: Pod, name: {}, namespace: default}}}}\n",
-            pod.addresses.at(family_index(family)).text(), pod.node, name);
-    }
-    if (service.pods.empty())
+    const auto servers = service.servers(lab, family);
+    for (const auto &[node, address, pod] : servers)
+        text += fmt::format("- {{addresses: [\"{}\"], nodeName: {}{}}}\n", address, node,
+                            pod.empty() ? ""
+                                        : fmt::format(", targetRef: {{kind: Pod, name: {}, namespace: default}}", pod));
+    if (servers.empty())
         text.replace(text.rfind("endpoints:"), std::string::npos, "endpoints: []\n");
     return text;
 }
@@ -53,6 +52,20 @@ std::string WebService::node_port(unsigned node, Family family, uint16_t port)
                                   : fmt::format("[fd20::{}]:{}", 10 + node, port);
 }
 
+std::vector<WebService::Server> WebService::servers(const Lab &lab, Family family) const
+{
+    std::vector<Server> all;
+    for (const std::string &name : pods) {
+        const Pod pod = must(find_pod(lab, "default", name));
+        all.push_back({pod.node, pod.addresses.at(family_index(family)).text(), name});
+    }
+    for (const unsigned which : nodes) {
+        const Node node = must(lab.node(fmt::format("node{}", which)));
+        all.push_back({node.name, node.addresses.at(family_index(family)).text(), {}});
+    }
+    return all;
+}
+
 std::string WebService::manifest(const Lab &lab) const
 {
     std::string text = fmt::format(R"(apiVersion: v1
@@ -73,17 +86,32 @@ spec:
     return text;
 }
 
+Output try_cli(const Lab &lab, const std::string &node, std::vector<std::string> arguments)
+{
+    const std::vector<std::string> where{program_folder() / "thruway", "--run-dir", lab.folder().run_dir(node),
+                                         "--bpffs", lab.folder().bpffs(node)};
+    arguments.insert(arguments.begin(), where.begin(), where.end());
+    return must(lab.run(node, arguments));
+}
+
 void put(const Lab &lab, const WebService &service)
 {
     must(lab.put_manifest(service.name(), service.manifest(lab)));
+    std::set<std::string> wanted;
+    for (const Family family : families)
+        for (const WebService::Server &server : service.servers(lab, family))
+            wanted.insert(server.address);
     for (const Node &node : lab.topology().nodes) {
         eventually(fmt::format("{} has {}", node.name, service.name()), [&] {
-            const auto listed = nlohmann::json::parse(
-                cli(lab, node.name, {"backend", "list", "--service", "default/" + service.name(), "-o", "json"}));
-            std::set<std::string> pods;
+            const Output output =
+                try_cli(lab, node.name, {"backend", "list", "--service", "default/" + service.name(), "-o", "json"});
+            if (!output.exit.good()) // the agent has not heard of the Service
+                return false;
+            const auto listed = nlohmann::json::parse(output.out);
+            std::set<std::string> addresses;
             for (const auto &backend : listed)
-                pods.insert(backend.value("pod", "?"));
-            return pods == std::set<std::string>(service.pods.begin(), service.pods.end());
+                addresses.insert(backend.at("address"));
+            return addresses == wanted;
         });
     }
 }
@@ -98,10 +126,7 @@ Seen seen(const Lab &lab, const std::string &place, const std::string &transport
 
 std::string cli(const Lab &lab, const std::string &node, std::vector<std::string> arguments)
 {
-    const std::vector<std::string> where{program_folder() / "thruway", "--run-dir", lab.folder().run_dir(node),
-                                         "--bpffs", lab.folder().bpffs(node)};
-    arguments.insert(arguments.begin(), where.begin(), where.end());
-    const Output output = must(lab.run(node, arguments));
+    const Output output = try_cli(lab, node, std::move(arguments));
     INFO(output.err);
     REQUIRE(output.exit.good());
     return output.out;

@@ -18,10 +18,17 @@ Lab thruway_lab(Options options = {});
 struct WebService {
     unsigned number = 1;           ///< 10.96.0.NUMBER and fd00:96::NUMBER; node ports are counted up from 30080
     std::vector<std::string> pods; ///< "pod-2-1", as the lab names them
+    std::vector<unsigned> nodes{}; ///< those whose own processes serve
 
     [[nodiscard]] std::string name() const { return fmt::format("web-{}", number); }
     [[nodiscard]] std::string cluster(Family family, uint16_t port) const;
     [[nodiscard]] static std::string node_port(unsigned node, Family family, uint16_t port);
+    struct Server {
+        std::string node;
+        std::string address;
+        std::string pod; ///< empty: the node itself
+    };
+    [[nodiscard]] std::vector<Server> servers(const Lab &lab, Family family) const;
     [[nodiscard]] std::string manifest(const Lab &lab) const;
 };
 
@@ -37,7 +44,10 @@ struct Seen {
 };
 Seen seen(const Lab &lab, const std::string &place, const std::string &transport, const std::string &target);
 
-/// What `thruway ARGS` says on a node, as text.
+/// What `thruway ARGS` says on a node.
+Output try_cli(const Lab &lab, const std::string &node, std::vector<std::string> arguments);
+
+/// The same as text, where it must not fail.
 std::string cli(const Lab &lab, const std::string &node, std::vector<std::string> arguments);
 
 /// Waits until a condition holds, for some seconds at most.

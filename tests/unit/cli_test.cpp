@@ -5,10 +5,14 @@
 #include "tools/thruway/endpoints.h"
 #include "tools/thruway/flows.h"
 #include "tools/thruway/nodes.h"
+#include "tools/thruway/probe.h"
 #include "tools/thruway/services.h"
 #include "tools/thruway/status.h"
+#include "tools/thruway/steps.h"
+#include "tools/thruway/trace_ends.h"
 #include "tools/thruway/yaml.h"
 
+#include <arpa/inet.h>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <netinet/in.h>
@@ -311,6 +315,19 @@ TEST_CASE("status calls attention to what is not as it should be, and to nothing
     status.fill[0].entries = 90;
     CHECK(attention(status) == Texts{"map backends is nearly full: 90 of 100 entries"});
     status.fill.clear();
+    status.flow_rows[0].rows[TW_FLOW_HALF_OPEN] = 900;
+    status.flow_rows[0].rows[TW_FLOW_ESTABLISHED] = 100;
+    CHECK(attention(status).empty()); // there is room for them
+    status.news[TW_FLOW_EVENT_EVICTED_HALF_OPEN] = 1;
+    REQUIRE(attention(status).size() == 1);
+    CHECK(attention(status)[0].contains("900 of 1000 IPv4 flow rows are half-open"));
+    status.news = {};
+    status.news[TW_FLOW_EVENT_FULL] = 3;
+    status.events[TW_FLOW_EVENT_FULL] = 7;
+    REQUIRE(attention(status).size() == 1);
+    CHECK(attention(status)[0].contains("new ones are refused, 7 up to now"));
+    status.news = {};
+    status.flow_rows = {};
     status.attachments.clear();
     CHECK(attention(status) == Texts{"no uplink has programs: nothing from outside the node is served"});
     status.attachments = {{.program = "from_net", .ifindex = 2}};
@@ -320,10 +337,122 @@ TEST_CASE("status calls attention to what is not as it should be, and to nothing
                                      "cluster's changes; connection refused"});
 }
 
+TEST_CASE("an end of a trace is an address, or a name with or without a namespace, each with or without a port")
+{
+    const auto &[text, space, host, port] = GENERATE(table<std::string, std::string, std::string, std::string>({
+        {"10.244.1.2", "", "10.244.1.2", ""},
+        {"10.244.1.2:80", "", "10.244.1.2", "80"},
+        {"fd00::2", "", "fd00::2", ""},
+        {"[fd00::2]", "", "fd00::2", ""},
+        {"[fd00::2]:80", "", "fd00::2", "80"},
+        {"web-1", "", "web-1", ""},
+        {"default/web:http", "default", "web", "http"},
+        {"host:40000", "", "host", "40000"},
+    }));
+    const TraceEnd end = parse_trace_end(text).value();
+    CHECK(end.port.value_or("") == port);
+    CHECK((end.space ? end.space->text() : "") == space);
+    CHECK((end.address ? end.address->text() : end.name) == host);
+}
+
+TEST_CASE("the destination of a trace may be a Service, by port or without, or a pod")
+{
+    const Names names(web(), {});
+    const auto find = [&](const char *text, std::optional<std::string> protocol = {}) {
+        return find_destination(parse_trace_end(text).value(), protocol, names);
+    };
+    for (const char *text : {"web", "default/web", "web:80", "default/web:http"}) {
+        const TracePoint to = find(text).value();
+        CHECK(to.addresses == std::vector{address("10.96.0.10"), address("fd00:96::10")});
+        CHECK(to.port == 80);
+        CHECK(to.protocol == Protocol::tcp);
+    }
+    CHECK(find("web", "icmp").value().port == 0);
+    CHECK(find("default/web-1:8080").value().addresses == std::vector{address("10.244.1.2")});
+    CHECK(find("default/web:443").error().text() == "Service default/web has no such port; it has 80/TCP");
+    CHECK(find("web", "udp").error().text() == "Service default/web has no such port; it has 80/TCP");
+    CHECK(find("prod/web").error().text() == "no Service or pod prod/web is known here");
+}
+
+TEST_CASE("a name that several objects have is not guessed at")
+{
+    std::vector<Object> objects = web();
+    Service other = std::get<Service>(objects[0]);
+    other.name.space = Symbol("prod");
+    other.cluster_ips = {address("10.96.0.11")};
+    objects.emplace_back(other);
+    const Names names(objects, {});
+    CHECK(find_destination(parse_trace_end("web").value(), {}, names).error().text() ==
+          "web may be any of default/web, prod/web");
+    CHECK(find_destination(parse_trace_end("prod/web").value(), {}, names).value().addresses ==
+          std::vector{address("10.96.0.11")});
+}
+
+TEST_CASE("each step of a trace is a typed row, and a line in words")
+{
+    const Names names(web(), {});
+    const Terms terms{
+        names, names_by_id(join_services(web_entries(), names)), [](uint32_t index) {
+            if (index == 0)
+                return Row{{"index", 0}, {"kind", "stack"}};
+            return Row{{"index", index},  {"kind", "pod"},      {"address", "10.244.1.2"},    {"namespace", "default"},
+                       {"name", "web-1"}, {"interface", "tw1"}, {"mac", "02:00:00:00:00:01"}, {"mtu", 1500}};
+        }};
+    const auto said = [&](const tw_step &step) { return step_words(step_row(step, IPPROTO_TCP, terms)); };
+    const tw_end client{address("10.244.1.9").raw(), htons(40000), {}};
+    const tw_end backend{address("10.244.1.2").raw(), htons(8080), {}};
+    const tw_end frontend{address("10.96.0.10").raw(), htons(80), {}};
+
+    tw_step step{.kind = TW_STEP_TUPLE};
+    step.tuple = {client, frontend, IPPROTO_TCP, {}};
+    CHECK(step_row(step, IPPROTO_TCP, terms) == Row::parse(R"({"step": "packet", "protocol": "TCP",
+        "source": {"address": "10.244.1.9", "port": 40000},
+        "destination": {"address": "10.96.0.10", "port": 80, "kind": "service", "namespace": "default",
+                        "name": "web"}})"));
+    CHECK(said(step) == "TCP from 10.244.1.9:40000 to default/web:80 (10.96.0.10)");
+    step = {.kind = TW_STEP_FLOW, .result = TW_STEP_MISSING};
+    CHECK(said(step) == "none is known");
+    step.result = TW_STEP_FOUND;
+    step.flow = {client, backend, 3, 2, 1, TW_FLOW_ESTABLISHED, TW_FLOW_TRANSLATED, 0};
+    CHECK(said(step) == "established, destination becomes default/web-1:8080 (10.244.1.2), next hop is pod "
+                        "default/web-1 (10.244.1.2) by tw1");
+    step = {.kind = TW_STEP_FRONTEND, .number = 1};
+    CHECK(said(step) == "of service default/web:http");
+    step = {.kind = TW_STEP_BACKEND};
+    step.backend = {backend, 7, 12, {10, 4}};
+    CHECK(said(step) == "default/web-1:8080 (10.244.1.2), slot 12 of 10 to 13");
+    step = {.kind = TW_STEP_ROUTE, .result = TW_STEP_ROUTE_NODE, .number = 0};
+    CHECK(said(step) == "an address of this node: the host stack");
+    step = {.kind = TW_STEP_DELIVER, .result = TW_STEP_PEER};
+    step.nexthop.index = 3;
+    CHECK(said(step) == "redirected into pod default/web-1 (10.244.1.2) by tw1, MAC 02:00:00:00:00:01, MTU 1500");
+    CHECK(step_words(verdict_row({.verdict = 7, .steps = {step}}, terms.hop(0), terms)) ==
+          "delivered to pod default/web-1 (10.244.1.2) by tw1");
+    CHECK(step_words(verdict_row({.verdict = -1}, terms.hop(0), terms)) == "handed to the host stack");
+    step = {.kind = TW_STEP_DROP, .result = TW_DROP_NO_BACKEND, .number = TW_HOOK_FROM_POD};
+    CHECK(verdict_row({.verdict = 2, .steps = {step}}, terms.hop(0), terms) ==
+          Row::parse(R"({"step": "verdict", "verdict": "dropped", "reason": "no_backend", "direction": "from_pod",
+                         "meaning": "the service has no backend to send to"})"));
+}
+
+TEST_CASE("the packet that a trace sends opens a conversation")
+{
+    const auto frame = [](const char *from, const char *to, uint8_t protocol) {
+        return Probe{address(from), address(to), 1000, 80, protocol}.frame();
+    };
+    const auto tcp = frame("10.0.0.1", "10.0.0.2", IPPROTO_TCP);
+    CHECK(tcp.size() == 14 + 20 + 20);
+    CHECK(tcp[14 + 20 + 13] == 0x02); // SYN alone
+    CHECK(frame("fd00::1", "fd00::2", IPPROTO_UDP).size() == 14 + 40 + 8);
+    CHECK(frame("10.0.0.1", "10.0.0.2", IPPROTO_SCTP).size() == 14 + 20 + 12);
+    CHECK(frame("10.0.0.1", "10.0.0.2", IPPROTO_ICMP)[14 + 20] == 8);
+    CHECK(frame("fd00::1", "fd00::2", IPPROTO_ICMPV6)[14 + 40] == 128);
+}
+
 TEST_CASE("wrong usage ends with 2 and one line that says what is wrong")
 {
     const auto &[words, line] = GENERATE(table<Texts, std::string>({
-        {{}, "thruway needs one of status, service, backend, endpoint, node, flow, map, drops"},
+        {{}, "thruway needs one of status, service, backend, endpoint, node, flow, map, trace, drops"},
         {{"service"}, "service needs one of list, get"},
         {{"service", "get", "web"}, "service: \"web\" is not NAMESPACE/NAME"},
         {{"service", "get", "a/b/c"}, "service: \"a/b/c\" is not NAMESPACE/NAME"},
@@ -334,6 +463,12 @@ TEST_CASE("wrong usage ends with 2 and one line that says what is wrong")
         {{"flow", "list", "--limit", "-1"}, "--limit: \"-1\" is not a number of 1 or more"},
         {{"map", "dump", "nonsense"}, "map: there is no map \"nonsense\"; there are layout"},
         {{"drops", "-o", "xml"}, "--output: xml not in {"},
+        {{"trace", "default/web-1"}, "DST is required"},
+        {{"trace", "a/b/c", "web"}, "SRC: \"a/b/c\" is neither an address nor [NAMESPACE/]NAME"},
+        {{"trace", "web-1:http", "web"}, "SRC: \"http\" is not a port (1 to 65535)"},
+        {{"trace", "web-1", "10.96.0.10:http"}, "DST: \"http\" is not a port (1 to 65535)"},
+        {{"trace", "web-1", "web:65536"}, "DST: \"web:65536\" has no port (1 to 65535) behind its colon"},
+        {{"trace", "web-1", "fd00::1", "--proto", "tcp"}, "DST: tcp needs a port: fd00::1:PORT"},
     }));
     const Said said = say(words);
     INFO(said.err);

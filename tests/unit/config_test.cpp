@@ -37,12 +37,13 @@ Config good()
 
 TEST_CASE("a configuration file sets what it names and leaves the rest")
 {
-    auto config = read("node: n1\nsource: file:/etc/x\nuplink: [eth0, eth1]\nsock: off\n"
+    auto config = read("node: n1\nsource: file:/etc/x\nuplink: [eth0, eth1]\nsock: off\nxdp: native\n"
                        "sizes:\n  flows: 4096\ntimeouts: {icmp: 5}\n");
     REQUIRE(config);
     CHECK(config->node == "n1");
     CHECK(config->uplinks == std::vector<std::string>{"eth0", "eth1"});
     CHECK(config->sock == SockMode::off);
+    CHECK(config->xdp == XdpMode::native);
     CHECK(config->sizes.flows == 4096);
     CHECK(config->timeouts.icmp == 5);
     CHECK(config->run_dir == "/run/thruway");
@@ -59,7 +60,8 @@ TEST_CASE("what a configuration file cannot say is told by its key")
         {"uplink: eth0", "uplink: \"eth0\" is of the wrong kind"},
         {"sizes: {flows: many}", "sizes.flows: must be a whole number, is \"many\""},
         {"sizes: {flows: -1}", "sizes.flows: must be a whole number, is -1"},
-        {"sock: pods", "sock: must be off or host, is \"pods\""},
+        {"sock: pods", "sock: must be off, host or all, is \"pods\""},
+        {"xdp: driver", "xdp: must be auto, native or off, is \"driver\""},
         {"- node", "must be a mapping of settings"},
     }));
     auto config = read(text);

@@ -75,6 +75,7 @@ void add_up(CLI::App &app, int &code)
             "switched: nodes are neighbours; routed: each is on a subnet of its own")
         ->check(CLI::IsMember({"switched", "routed"}))
         ->default_str("switched");
+    command->add_flag("--xdp", options->xdp, "wires that suit XDP, so that agents use it: no offloads");
     command
         ->add_option_function<std::string>(
             "--dataplane",

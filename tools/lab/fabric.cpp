@@ -3,6 +3,7 @@
 
 #include "tools/lab/manifest.h"
 #include "tools/lab/namespaces.h"
+#include "tools/lab/offload.h"
 
 namespace thruway::lab {
 namespace {
@@ -54,6 +55,19 @@ Result<> add_switch(const Lab &lab, Netlink &router)
     return {};
 }
 
+Result<> suit_xdp(const Lab &lab, const std::string &netns, const std::string &device)
+{
+    auto file = lab.keeper().netns(netns);
+    if (!file)
+        return std::unexpected(file.error());
+    auto visit = NetnsVisit::enter(file->get());
+    if (!visit)
+        return std::unexpected(visit.error());
+    if (auto set = set_offload(device, Offload::checksum, false); !set)
+        return set;
+    return set_offload(device, Offload::gro, true);
+}
+
 /// Wires a station to the router by its eth0. `bridge` is the port's bridge; without one, the router's end has the
 /// gateway's addresses itself.
 Result<> connect_station(const Lab &lab, const Station &station, NetnsRole role, unsigned bridge)
@@ -85,6 +99,11 @@ Result<> connect_station(const Lab &lab, const Station &station, NetnsRole role,
         return std::unexpected(far.error());
     if (auto up = host->set_up(far->index); !up)
         return up;
+    if (lab.options().xdp)
+        for (const auto &[netns_name, device] :
+             {std::pair<std::string, std::string>{fabric_netns, station.name}, {station.name, uplink_name}})
+            if (auto suited = suit_xdp(lab, netns_name, device); !suited)
+                return suited;
     if (!bridge) {
         if (auto added = add_addresses(*router, near->index, station.gateways); !added)
             return added;

@@ -8,8 +8,9 @@ namespace thruway::lab {
 
 /// Makes the router ready in the keeper's network namespace, with the bridge of a switched fabric, and the client.
 ///
-/// The wires are veth pairs as the kernel makes them, with checksum and segmentation offload on. A test that needs
-/// frames as a wire carries them switches the sender's offload off itself.
+/// The wires are veth pairs as the kernel makes them, with checksum and segmentation offload on; agents find them
+/// unfit for native XDP. With Options::xdp frames are as a wire carries them, with complete checksums, and the router's
+/// ends take what XDP sends.
 Result<> build_fabric(const Lab &lab);
 
 /// Makes a node: network namespace, uplink eth0, folders, bpffs, control groups and manifest.

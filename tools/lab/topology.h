@@ -24,6 +24,7 @@ struct Options {
     unsigned pods = 2; ///< per node
     unsigned mtu = 1500;
     FabricKind fabric = FabricKind::switched;
+    bool xdp = false; ///< wires that suit XDP: see build_fabric()
     Dataplane dataplane = Dataplane::thruway;
     bool agents = true;                  ///< `up` starts them; without, there are no pods at first, either
     std::string source;                  ///< what agents follow; empty: the lab's manifests

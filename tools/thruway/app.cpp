@@ -9,6 +9,7 @@
 #include "tools/thruway/nodes.h"
 #include "tools/thruway/services.h"
 #include "tools/thruway/status.h"
+#include "tools/thruway/trace.h"
 
 #include <charconv>
 #include <CLI/CLI.hpp>
@@ -26,6 +27,8 @@ struct Request {
     FlowFilter flows;
     std::optional<std::string> map;
     bool all = false;
+    TraceRequest trace;
+    bool dropped = false; ///< by a trace: it worked, and the packet did not
 };
 
 Format format_of(const std::string &name)
@@ -168,6 +171,54 @@ void add_map(CLI::App &app, Request &request)
     dump.add_flag("--all", request.all, "All rows of an array, not only those in use");
 }
 
+/// A port of the source or of an address is a number. TCP and the like need one, and an address brings none along.
+void check_trace(const TraceRequest &trace)
+{
+    if (trace.source.port && !trace.source.number())
+        throw CLI::ValidationError("SRC", fmt::format("\"{}\" is not a port (1 to 65535)", *trace.source.port));
+    if (!trace.destination.address)
+        return;
+    if (trace.destination.port && !trace.destination.number())
+        throw CLI::ValidationError("DST", fmt::format("\"{}\" is not a port (1 to 65535)", *trace.destination.port));
+    if (!trace.destination.port && trace.protocol && *trace.protocol != "icmp")
+        throw CLI::ValidationError("DST",
+                                   fmt::format("{} needs a port: {}:PORT", *trace.protocol, trace.destination.text()));
+}
+
+void add_trace(CLI::App &app, Request &request)
+{
+    CLI::App &verb =
+        add_verb(app, request, "trace",
+                 "What would become of a packet, step by step. Nothing is written and nothing sent. Exits with 1 if it "
+                 "is dropped",
+                 "  thruway trace default/client default/web\n"
+                 "  thruway trace 10.244.1.2:40000 10.96.0.10:80\n"
+                 "  thruway trace client kube-system/dns:dns --proto udp -o json\n"
+                 "  thruway trace host default/web          (what processes of the host get at their sockets, too)\n"
+                 "  thruway trace 198.51.100.7 172.20.0.11:30080 --via eth1",
+                 [&request](const Site &site) { return trace(site, request.trace, request.dropped); });
+    const auto add_end = [&verb](const char *name, TraceEnd &to, const char *help, const char *form) {
+        const auto take = [&to, name](const std::string &text) {
+            auto parsed = parse_trace_end(text);
+            if (!parsed)
+                throw CLI::ValidationError(name, parsed.error().text());
+            to = std::move(*parsed);
+        };
+        verb.add_option_function<std::string>(name, take, help)->option_text(form)->required();
+    };
+    add_end("SRC", request.trace.source,
+            "Who sends: a pod, host, or any address. With the port of a connection that stands, that one is followed; "
+            "else the packet opens one",
+            "[NAMESPACE/]POD|ADDRESS|host[:PORT]");
+    add_end("DST", request.trace.destination, "To whom: a Service, a pod or any address",
+            "[NAMESPACE/]NAME|ADDRESS[:PORT]");
+    add_parsed(verb, "--proto", request.trace.protocol, parse_protocol, "Of the packet",
+               "tcp|udp|sctp|icmp [the Service's; else tcp with a port, icmp without]");
+    verb.add_option("--via", request.trace.uplink, "Uplink by which a packet from outside comes in")
+        ->option_text("IF [the first]");
+    verb.parse_complete_callback([&request] { check_trace(request.trace); });
+}
+
 void declare(CLI::App &app, Request &request)
 {
     app.set_version_flag("--version", "thruway " THRUWAY_VERSION);
@@ -192,6 +243,7 @@ void declare(CLI::App &app, Request &request)
              [](const Site &site) { return node_list(site); });
     add_flow(app, request);
     add_map(app, request);
+    add_trace(app, request);
     add_verb(app, request, "drops", "Packets that were dropped, by reason and direction",
              "  thruway drops\n  thruway drops -o json", [](const Site &site) { return drop_list(site); });
 }
@@ -250,7 +302,7 @@ int run(int argc, const char *const *argv, std::ostream &out, std::ostream &err)
         err << fmt::format("thruway: {}\n", shown.error().text());
         return failed;
     }
-    return good;
+    return request.dropped ? failed : good;
 }
 
 } // namespace thruway::cli

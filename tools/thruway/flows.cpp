@@ -36,34 +36,10 @@ void set_name(Row &row, const char *kind, const ObjectName &name)
     row["name"] = name.name;
 }
 
-/// One end of a tuple, and who it is.
-Row end_row(const Address &address, uint16_t port, uint8_t protocol, const Names &names)
-{
-    Row row{{"address", address.text()}};
-    if (port != 0) // an ICMP identifier stands on the side that asks
-        row["port"] = port;
-    if (const ServiceKey *service = names.service_at({address, port, static_cast<Protocol>(protocol)}))
-        set_name(row, "service", service->service);
-    else if (const Owner *owner = names.owner(address))
-        set_name(row, owner->is_node ? "node" : "pod", owner->name);
-    return row;
-}
-
 void set_ends(Row &row, const Tuple &tuple, uint8_t protocol, const Names &names)
 {
     row["source"] = end_row(tuple.source, tuple.source_port, protocol, names);
     row["destination"] = end_row(tuple.destination, tuple.destination_port, protocol, names);
-}
-
-/// "default/web-1:8080", the address where there is no name.
-std::string end_text(const Row &end, bool named)
-{
-    const std::string address = end["address"];
-    std::string text = address.contains(':') ? "[" + address + "]" : address;
-    if (named && end.contains("name"))
-        text = end.contains("namespace") ? end["namespace"].get<std::string>() + "/" + end["name"].get<std::string>()
-                                         : end["name"].get<std::string>();
-    return end.contains("port") ? fmt::format("{}:{}", text, end["port"].get<uint16_t>()) : text;
 }
 
 /// A column for one end of the flow, or of what it is translated to.
@@ -104,6 +80,28 @@ Result<> produce(const Site &site, const FlowFilter &filter, const Sink &sink)
 }
 
 } // namespace
+
+Row end_row(const Address &address, uint16_t port, uint8_t protocol, const Names &names)
+{
+    Row row{{"address", address.text()}};
+    if (port != 0) // an ICMP identifier stands on the side that asks
+        row["port"] = port;
+    if (const ServiceKey *service = names.service_at({address, port, static_cast<Protocol>(protocol)}))
+        set_name(row, "service", service->service);
+    else if (const Owner *owner = names.owner(address))
+        set_name(row, owner->is_node ? "node" : "pod", owner->name);
+    return row;
+}
+
+std::string end_text(const Row &end, bool named)
+{
+    const std::string address = end["address"];
+    std::string text = address.contains(':') ? "[" + address + "]" : address;
+    if (named && end.contains("name"))
+        text = end.contains("namespace") ? end["namespace"].get<std::string>() + "/" + end["name"].get<std::string>()
+                                         : end["name"].get<std::string>();
+    return end.contains("port") ? fmt::format("{}:{}", text, end["port"].get<uint16_t>()) : text;
+}
 
 std::string transport_name(uint8_t protocol)
 {

@@ -20,6 +20,12 @@ struct FlowFilter {
     std::optional<uint64_t> limit; ///< this many, and no more
 };
 
+/// One end of a tuple, and who it is: {address, port, kind, namespace, name}.
+Row end_row(const Address &address, uint16_t port, uint8_t protocol, const Names &names);
+
+/// Such a row as "default/web-1:8080"; the address where there is no name, or none is wanted.
+std::string end_text(const Row &end, bool named);
+
 /// "TCP", "ICMPv6" and the like by protocol number; the number itself for others.
 std::string transport_name(uint8_t protocol);
 

@@ -111,6 +111,18 @@ const ServiceKey *Names::service_at(const Frontend &frontend) const
     return found == services_.end() ? nullptr : &found->second;
 }
 
+std::map<ObjectName, std::vector<Address>> Names::pods_called(const std::optional<Symbol> &space,
+                                                              std::string_view name) const
+{
+    std::map<ObjectName, std::vector<Address>> pods;
+    for (const auto &[address, owner] : owners_)
+        if (!owner.is_node && owner.name.name == name && (!space || owner.name.space == *space))
+            pods[owner.name].push_back(address);
+    for (auto &[pod, addresses] : pods)
+        std::ranges::sort(addresses, {}, [](const Address &a) { return std::pair(a.family(), a); });
+    return pods;
+}
+
 Result<> Names::expect_service(const ObjectName &name) const
 {
     if (service(name))

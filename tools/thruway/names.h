@@ -4,6 +4,7 @@
 #include "agent/node/pods.h"
 #include "agent/planner/services.h"
 
+#include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -52,6 +53,17 @@ public:
         return planner_.slices_of(service);
     }
     [[nodiscard]] const std::vector<ServicePlan> &plans() const { return plans_; }
+
+    /// Calls `visit` with each Service.
+    template<typename Visit>
+    void each_service(Visit visit) const
+    {
+        planner_.each_service(visit);
+    }
+
+    /// The pods of this name, of one namespace or of all, with their addresses. One in its node's network has none.
+    [[nodiscard]] std::map<ObjectName, std::vector<Address>> pods_called(const std::optional<Symbol> &space,
+                                                                         std::string_view name) const;
 
     [[nodiscard]] const std::vector<Node> &nodes() const { return nodes_; }
     [[nodiscard]] const std::vector<PodInterface> &pods() const { return pods_; }

@@ -126,7 +126,7 @@ Result<> produce_get(const Site &site, const ObjectName &name, const Sink &sink)
     auto entries = read_services(site);
     if (!entries)
         return std::unexpected(entries.error());
-    const std::vector<tw_totals> live = live_totals(site.arrays, site.arrays.totals.size());
+    const std::vector<tw_totals> live = live_totals(site.arrays, site.arrays.previous.get(), site.arrays.totals.size());
     for (const JoinedService &service : join_services(*entries, names)) {
         if (!service.name || service.name->service != name)
             continue;

@@ -4,11 +4,13 @@
 #include "agent/base/http.h"
 #include "agent/datapath/flows.h"
 #include "agent/observe/drops.h"
+#include "agent/observe/snat.h"
 #include "tools/thruway/tables.h"
 #include "tools/thruway/views.h"
 
 #include <charconv>
 #include <filesystem>
+#include <thread>
 
 namespace thruway::cli {
 namespace {
@@ -17,6 +19,7 @@ namespace fs = std::filesystem;
 
 constexpr int answer_seconds = 2;
 constexpr uint64_t full_percent = 90;
+constexpr auto flow_look = std::chrono::milliseconds(100);
 
 /// Maps that fill up as the cluster and its traffic grow.
 constexpr std::array<std::string_view, 9> filling{"services",       "frontends", "backends", "slots", "endpoints",
@@ -36,7 +39,7 @@ void ask_agent(const std::string &run_dir, Status &status)
         return;
     }
     status.agent["running"] = true;
-    for (const char *key : {"version", "pid", "node", "source", "synced", "uplinks", "sock"})
+    for (const char *key : {"version", "pid", "node", "source", "synced", "uplinks", "xdp", "sock"})
         if (body.contains(key))
             status.agent[key] = body[key];
 }
@@ -79,6 +82,30 @@ Result<std::vector<Fill>> read_fill(const Site &site)
     return all;
 }
 
+/// What happens in the flow table is told by counts that grow while it is being looked at.
+Result<> read_flows(const Site &site, Status &status)
+{
+    auto before = read_flow_events(site.maps);
+    if (!before)
+        return std::unexpected(before.error());
+    each_flow(site.arrays, [&](const Flow &flow) {
+        status.flows.at(flow.original.match.source.family() == Family::ipv4 ? 0 : 1)++;
+    });
+    status.flow_rows = flow_census({&site.arrays.flows4, &site.arrays.flows6});
+    status.table_changes = site.arrays.previous != nullptr;
+    if (status.table_changes)
+        for (const FlowCensus &census : flow_census({&site.arrays.previous->v4, &site.arrays.previous->v6}))
+            status.previous_rows += census.total();
+    std::this_thread::sleep_for(flow_look);
+    auto after = read_flow_events(site.maps);
+    if (!after)
+        return std::unexpected(after.error());
+    status.events = *after;
+    for (size_t i = 0; i < status.news.size(); i++)
+        status.news.at(i) = after->at(i) - before->at(i);
+    return {};
+}
+
 Result<Status> read_status(const Site &site)
 {
     Status status;
@@ -91,9 +118,8 @@ Result<Status> read_status(const Site &site)
     if (!fill)
         return std::unexpected(fill.error());
     status.fill = std::move(*fill);
-    each_flow(site.arrays, [&](const Flow &flow) {
-        (flow.original.match.source.family() == Family::ipv4 ? status.flows4 : status.flows6)++;
-    });
+    if (auto flows = read_flows(site, status); !flows)
+        return std::unexpected(flows.error());
     auto endpoints = read_endpoints(site);
     if (!endpoints)
         return std::unexpected(endpoints.error());
@@ -105,6 +131,10 @@ Result<Status> read_status(const Site &site)
         status.dropped_packets += drop.packets;
         status.dropped_bytes += drop.bytes;
     }
+    auto snat = read_snat(site.maps);
+    if (!snat)
+        return std::unexpected(snat.error());
+    status.snat = *snat;
     return status;
 }
 
@@ -120,7 +150,10 @@ Row program_row(const Attachment &attachment)
         row["attached_by"] = "cgroup";
         return row;
     }
-    row["attached_by"] = attachment.clsact ? "clsact" : "tcx";
+    if (attachment.program == "xdp_net")
+        row["attached_by"] = "xdp";
+    else
+        row["attached_by"] = attachment.clsact ? "clsact" : "tcx";
     set_text(row, "interface", attachment.interface);
     row["ifindex"] = attachment.ifindex;
     return row;
@@ -167,6 +200,17 @@ std::string programs_text(const Row &row)
     return text;
 }
 
+/// One line for each uplink: "eth0: native".
+std::string xdp_text(const Row &row)
+{
+    std::string text;
+    for (const Row &uplink : row["agent"].value("xdp", Row::array()))
+        text += fmt::format("{}{}: {}{}", text.empty() ? "" : "\n", uplink.value("interface", "?"),
+                            uplink.value("mode", "?"),
+                            uplink.contains("reason") ? ", " + uplink["reason"].get<std::string>() : "");
+    return text;
+}
+
 std::string features_text(const Row &row)
 {
     std::string text;
@@ -193,6 +237,34 @@ std::string lines_text(const Row &row)
     return text;
 }
 
+/// What goes on in a flow table that is short of room, in plain words.
+void tell_flows(const Status &status, std::vector<std::string> &lines)
+{
+    const auto now = [&](tw_flow_event event) { return status.news.at(event); };
+    for (size_t i = 0; i < status.flow_rows.size(); i++) {
+        const FlowCensus &census = status.flow_rows.at(i);
+        const uint64_t waiting = uint64_t{census.rows[TW_FLOW_HALF_OPEN]} + census.rows[TW_FLOW_ANSWERED];
+        if (waiting * 2 > census.total() && now(TW_FLOW_EVENT_EVICTED_HALF_OPEN) > 0)
+            lines.push_back(
+                fmt::format("many connections are opened and not completed (a SYN flood?): {} of {} {} flow rows are "
+                            "half-open, and "
+                            "the oldest of them give way to new ones; established connections stay as they are",
+                            waiting, census.total(), i == 0 ? "IPv4" : "IPv6"));
+    }
+    if (now(TW_FLOW_EVENT_EVICTED_ONE_WAY) > 0)
+        lines.emplace_back(
+            "the flow table is short of room: exchanges that nobody answers (UDP, ICMP) give way to new ones, "
+            "the oldest first");
+    if (now(TW_FLOW_EVENT_FULL) > 0)
+        lines.push_back(
+            fmt::format("the flow table is full of live connections: new ones are refused, {} up to now "
+                        "(drop reason flows_full); enlarge it with sizes.flows, the agent moves what there is",
+                        status.events[TW_FLOW_EVENT_FULL]));
+    if (status.table_changes)
+        lines.push_back(fmt::format("the flow table is changing its size or layout: {} rows have not moved yet",
+                                    status.previous_rows));
+}
+
 } // namespace
 
 std::vector<std::string> attention(const Status &status)
@@ -212,6 +284,7 @@ std::vector<std::string> attention(const Status &status)
         if (fill.entries * 100 >= fill.capacity * full_percent)
             lines.push_back(
                 fmt::format("map {} is nearly full: {} of {} entries", fill.map, fill.entries, fill.capacity));
+    tell_flows(status, lines);
     return lines;
 }
 
@@ -226,8 +299,13 @@ Row status_row(const Status &status)
     for (const Fill &fill : status.fill)
         row["maps"].push_back({{"name", fill.map}, {"entries", fill.entries}, {"capacity", fill.capacity}});
     row["endpoints"] = status.endpoints;
-    row["flows"] = {{"ipv4", status.flows4}, {"ipv6", status.flows6}};
+    row["flows"] = {{"ipv4", status.flows[0]}, {"ipv6", status.flows[1]}};
+    row["flow_events"] = Row::object();
+    for (size_t i = 0; i < status.events.size(); i++)
+        row["flow_events"][std::string(flow_event_name(static_cast<tw_flow_event>(i)))] = status.events.at(i);
     row["drops"] = {{"packets", status.dropped_packets}, {"bytes", status.dropped_bytes}};
+    row["snat"] = {
+        {"ports", status.snat.ports}, {"collisions", status.snat.collisions}, {"exhausted", status.snat.exhausted}};
     return row;
 }
 
@@ -240,12 +318,16 @@ Listing status_report(const Site &site)
                         wide(column("SOURCE", "/agent/source")),
                         column("LAYOUT VERSION", "/layout_version"),
                         {"PROGRAMS", programs_text},
+                        {"XDP", xdp_text},
                         {"FEATURES", features_text},
                         {"MAPS", maps_text},
                         column("ENDPOINTS", "/endpoints"),
                         column("FLOWS IPV4", "/flows/ipv4"),
                         column("FLOWS IPV6", "/flows/ipv6"),
-                        column("DROPPED PACKETS", "/drops/packets")},
+                        column("DROPPED PACKETS", "/drops/packets"),
+                        column("SNAT PORTS", "/snat/ports"),
+                        column("SNAT COLLISIONS", "/snat/collisions"),
+                        column("SNAT EXHAUSTED", "/snat/exhausted")},
             .produce = [&site](const Sink &sink) -> Result<> {
                 auto status = read_status(site);
                 if (!status)

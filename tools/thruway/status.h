@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "agent/datapath/flows.h"
 #include "tools/thruway/listing.h"
 #include "tools/thruway/site.h"
 
@@ -32,11 +33,16 @@ struct Status {
     uint32_t layout_version = 0;
     std::vector<Attachment> attachments;
     std::vector<Fill> fill;
-    uint64_t flows4 = 0;
-    uint64_t flows6 = 0;
+    std::array<FlowCensus, 2> flow_rows; ///< by family
+    std::array<uint64_t, 2> flows{};     ///< pairs of rows
+    uint64_t previous_rows = 0;          ///< left in the previous flow table
+    bool table_changes = false;          ///< there is one
+    FlowEvents events{};                 ///< since the tables were made
+    FlowEvents news{};                   ///< while status was looking
     uint64_t endpoints = 0;
     uint64_t dropped_packets = 0;
     uint64_t dropped_bytes = 0;
+    tw_snat snat{};
 };
 
 /// Lines about what a person should look after.

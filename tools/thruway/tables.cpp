@@ -24,7 +24,8 @@ BackendEntry backend_entry(const Arrays &arrays, uint32_t index)
     return {index, {Address(row.address), ntohs(row.port)}};
 }
 
-/// The backends of both ranges of a service, each once however many slots it has.
+} // namespace
+
 std::vector<BackendEntry> backends_of(const Arrays &arrays, uint32_t id)
 {
     std::vector<BackendEntry> backends;
@@ -56,8 +57,6 @@ HopEntry read_way(const Arrays &arrays, uint32_t index)
         way.gateway = Address(arrays.addresses[row.gateway]);
     return way;
 }
-
-} // namespace
 
 Frontend frontend_of(const tw_frontend &raw)
 {

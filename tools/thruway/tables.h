@@ -50,6 +50,12 @@ struct NodeEntry {
     std::optional<HopEntry> way;
 };
 
+/// The backends of both ranges of a service, each once however many slots it has, sorted.
+std::vector<BackendEntry> backends_of(const Arrays &arrays, uint32_t id);
+
+/// The next hop of this index.
+HopEntry read_way(const Arrays &arrays, uint32_t index);
+
 /// Services that a frontend leads to, by id. One that nothing leads to is none that a packet could find.
 Result<std::vector<ServiceEntry>> read_services(const Site &site);
 

@@ -2,6 +2,7 @@
 #include "tools/thruway/views.h"
 
 #include "agent/observe/drops.h"
+#include "agent/observe/snat.h"
 #include "tools/thruway/flows.h"
 #include "tools/thruway/tables.h"
 
@@ -328,6 +329,20 @@ MapView fragments_view(const Site &site)
         });
 }
 
+/// What gc was last told to end.
+MapView purges_view(const Site &site)
+{
+    return array_view(
+        {"/service", "/backend", "/protocol"}, TW_PURGES,
+        [&site](uint32_t i) { return site.arrays.purges[i].service != 0; },
+        [&site](uint32_t i) -> Row {
+            const tw_purge row = site.arrays.purges[i];
+            return {{"service", row.service},
+                    {"backend", endpoint_text(Address(row.address), ntohs(row.port))},
+                    {"protocol", transport_name(row.protocol)}};
+        });
+}
+
 /// Counters of a reason at a hook, over all CPUs.
 Result<MapView> drops_view(const Site &site)
 {
@@ -345,6 +360,31 @@ Result<MapView> drops_view(const Site &site)
                     {"direction", hook_name(static_cast<tw_hook>(i % TW_HOOKS))},
                     {"packets", counts[i].packets},
                     {"bytes", counts[i].bytes}};
+        });
+}
+
+/// Counts by what happened, over all CPUs.
+Result<MapView> flow_events_view(const Site &site)
+{
+    auto events = read_flow_events(site.maps);
+    if (!events)
+        return std::unexpected(events.error());
+    return array_view(
+        {"/event", "/count"}, TW_FLOW_EVENT_COUNT, [counts = *events](uint32_t i) { return counts[i] != 0; },
+        [counts = *events](uint32_t i) -> Row {
+            return {{"event", flow_event_name(static_cast<tw_flow_event>(i))}, {"count", counts[i]}};
+        });
+}
+
+Result<MapView> snat_view(const Site &site)
+{
+    auto snat = read_snat(site.maps);
+    if (!snat)
+        return std::unexpected(snat.error());
+    return array_view(
+        {"/ports", "/collisions", "/exhausted"}, 1, [](uint32_t) { return true; },
+        [snat = *snat](uint32_t) -> Row {
+            return {{"ports", snat.ports}, {"collisions", snat.collisions}, {"exhausted", snat.exhausted}};
         });
 }
 
@@ -380,8 +420,11 @@ const auto &viewers()
         {"generations", generations_view},
         {"flows4", [](const Site &site) { return flows_view(site.arrays.flows4); }},
         {"flows6", [](const Site &site) { return flows_view(site.arrays.flows6); }},
+        {"purges", purges_view},
+        {"flow_events", flow_events_view},
         {"fragments", fragments_view},
         {"drops", drops_view},
+        {"snat", snat_view},
     });
     static_assert(std::tuple_size_v<std::remove_cvref_t<decltype(all)>> == std::tuple_size_v<decltype(Maps::members)>,
                   "each map needs a view");
