@@ -1,6 +1,6 @@
 # The front door. Every target does what it needs itself, packages included, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test lint format faults bench clean
+.PHONY: help deps build demo test test-kernels lint format faults bench clean
 
 JOBS ?= $(shell nproc)
 # Output of a build is for when it fails.
@@ -9,7 +9,7 @@ quiet = $(1) > build/last.log 2>&1 || { tail -n 40 build/last.log; exit 1; }
 help: ## Show this
 	@echo 'Thruway: eBPF dataplane and service load balancer for Kubernetes'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 deps: ## Install the packages that building and testing needs (Debian 12, as root)
 	@.ci/deps
@@ -24,6 +24,10 @@ demo: build ## Three nodes in network namespaces: real requests by every path
 
 test: build ## Unit, packet and lab tests, the unit tests also under asan and tsan
 	@.ci/test
+
+test-kernels: build ## Boot Debian's Linux 6.1 and 6.12 in qemu: packet tests and a small lab in each
+	@.ci/deps qemu-system-x86 busybox-static cpio kmod
+	@tests/kernels/run
 
 faults: build ## Plant each fault of tests/faults; the test that it names must fail
 	@tests/faults/run

@@ -136,7 +136,7 @@ TEST_CASE("without an agent everything that stands goes on, new connections too"
     CHECK(services[0]["backends"].size() == 4);
 }
 
-TEST_CASE("a restart with nothing changed leaves the maps as they were and writes to none")
+TEST_CASE("a restart with nothing changed leaves the maps as they were and writes to none", "[kernels]")
 {
     const Lab lab = thruway_lab({.nodes = 2});
     put(lab, {.pods = {"pod-1-1", "pod-2-1"}});
@@ -180,7 +180,7 @@ TEST_CASE("pods keep their addresses over restarts, and those that went meanwhil
     CHECK(seen(lab, "default/fresh", "tcp", endpoint_text(kept[0], 8080)).name == "pod-1-1");
 }
 
-TEST_CASE("cleanup takes away everything of ours and nothing else")
+TEST_CASE("cleanup takes away everything of ours and nothing else", "[kernels]")
 {
     const Lab lab = thruway_lab({.nodes = 1});
     put(lab, {.pods = {"pod-1-1"}});
@@ -225,7 +225,7 @@ TEST_CASE("cleanup takes away everything of ours and nothing else")
     CHECK(must(lab.run("node1", cleanup)).exit.good()); // and again
 }
 
-TEST_CASE("a foreign filter on an uplink keeps seeing what passes")
+TEST_CASE("a foreign filter on an uplink keeps seeing what passes", "[kernels]")
 {
     const Lab lab = thruway_lab({.nodes = 1});
     const auto sh = [&](const std::string &command) { return must(lab.run("node1", {"sh", "-c", command})); };

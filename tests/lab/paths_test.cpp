@@ -13,7 +13,7 @@ const std::string &host(const std::vector<std::string> &of_family, Family family
     return of_family.at(family_index(family));
 }
 
-TEST_CASE("requests by every path reach a backend, which sees the client that it should")
+TEST_CASE("requests by every path reach a backend, which sees the client that it should", "[kernels]")
 {
     const Lab lab = thruway_lab();
     const WebService web{.pods = {"pod-2-1"}};
@@ -63,7 +63,7 @@ TEST_CASE("requests by every path reach a backend, which sees the client that it
         CHECK(nlohmann::json::parse(cli(lab, node.name, {"drops", "-o", "json"})).empty());
 }
 
-TEST_CASE("pods reach services and each other where every node is behind a router of its own")
+TEST_CASE("pods reach services and each other where every node is behind a router of its own", "[kernels]")
 {
     const Lab lab = thruway_lab({.nodes = 2, .fabric = FabricKind::routed});
     const WebService web{.pods = {"pod-2-1"}};
