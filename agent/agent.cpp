@@ -319,7 +319,8 @@ void Agent::on_synced()
     host_->sweep();
     if (datapath_.fresh()) { // pods were served by somebody else until now
         datapath_.commit();
-        pods_->connect_all();
+        if (auto taken = pods_->take_over(); !taken)
+            spdlog::error("{}", taken.error().text());
     }
     if (!nodes_.self())
         refuse(fmt::format("Node {}: there is no such object: this node's pods get no addresses", config_.node));

@@ -253,21 +253,19 @@ Result<> Pods::connect(const PodInterface &pod)
             return set;
     if (auto set = netlink.set_mtu(pod.ifindex, host_->mtu()); !set)
         return set;
-    if (!datapath_->fresh())
-        if (auto attached = datapath_->attach_pod(pod.ifindex, pod.device); !attached)
-            return attached;
     for (const Address &address : pod.addresses) {
         if (auto set = netlink.set_permanent_neighbour(pod.ifindex, address, pod.mac); !set)
             return set;
     }
-    return place(pod);
+    if (auto placed = place(pod); !placed)
+        return placed;
+    return datapath_->fresh() ? Result<>() : datapath_->attach_pod(pod.ifindex, pod.device);
 }
 
-void Pods::connect_all()
+Result<> Pods::take_over()
 {
-    for (const auto &[key, pod] : pods_)
-        if (auto connected = connect(pod); !connected)
-            spdlog::error("pod {}: {}", pod.pod.text(), connected.error().text());
+    refresh(); // all of them: a pod that is taken over may talk to any other
+    return attach();
 }
 
 void Pods::disconnect(const PodInterface &pod)
@@ -288,7 +286,8 @@ Result<> Pods::place(const PodInterface &pod)
                                                 .protocol = route_protocol});
             !routed)
             return routed;
-    return nexthops_->set_endpoint(pod.addresses, hop_to(pod));
+    // Who knows the endpoint sends past the stack: not before the pod's own programs can send back the same way.
+    return datapath_->fresh() ? Result<>() : nexthops_->set_endpoint(pod.addresses, hop_to(pod));
 }
 
 Result<> Pods::attach()

@@ -76,8 +76,8 @@ public:
     /// Follows changes of the host's addresses.
     void refresh();
 
-    /// Attaches the programs to all pods, after a fresh datapath has been filled.
-    void connect_all();
+    /// Has a fresh datapath, now that it is filled and committed, carry what pods send and get.
+    Result<> take_over();
 
     [[nodiscard]] const std::map<std::pair<std::string, std::string>, PodInterface> &all() const { return pods_; }
 
