@@ -197,6 +197,21 @@ TEST_CASE("the reason of a drop is the last record of a dry run, and is not coun
     CHECK(world.drops(reason) == 1);
 }
 
+TEST_CASE("a dry run tells what would be answered, and leaves no answer")
+{
+    World world;
+    const PodSpec &pod = world.pod(2);
+    world.service("web", {"10.96.0.1:80"}, {"10.244.2.7:8080"});
+
+    const Walk pinged = world.dry_run(from_pod, pod.ifindex, ping("10.244.1.2", "10.96.0.1", 7));
+    CHECK(pinged.verdict == verdict_redirect);
+    CHECK(pinged.steps.back().kind == TW_STEP_ANSWER);
+    CHECK(pinged.steps.back().result == TW_PASS);
+    const Walk expired = world.dry_run(from_pod, pod.ifindex, tcp("10.244.1.2:1000", "10.244.2.9:80").with_hops(1));
+    CHECK(expired.verdict == verdict_drop);
+    CHECK(step_of(expired, TW_STEP_ANSWER).result == TW_DROP_HOPS);
+}
+
 TEST_CASE("dry runs of every path leave every byte of every map as it was")
 {
     World world;
