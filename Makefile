@@ -1,6 +1,6 @@
 # The front door. Every target does what it needs itself, packages included, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test lint format faults bench clean
+.PHONY: help deps build demo test soak lint format faults bench clean
 
 JOBS ?= $(shell nproc)
 # Output of a build is for when it fails.
@@ -24,6 +24,10 @@ demo: build ## Three nodes in network namespaces: real requests by every path
 
 test: build ## Unit, packet and lab tests, the unit tests also under asan and tsan
 	@.ci/test
+
+SOAK_SECONDS ?= 1800
+soak: build ## Half an hour of random changes and faults of an API server; the end state and memory must be right
+	@THRUWAY_SOAK_SECONDS=$(SOAK_SECONDS) build/bin/unit_tests 'kube: random changes*'
 
 faults: build ## Plant each fault of tests/faults; the test that it names must fail
 	@tests/faults/run
