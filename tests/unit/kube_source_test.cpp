@@ -136,11 +136,10 @@ public:
     void wait_for(const FakeApiServer &server)
     {
         const Objects truth = truth_of(server);
-        const bool reached = wait([&] { return synced_ > 0 && objects_ == truth; });
+        const bool reached = wait([&] { return synced_ == 1 && objects_ == truth; });
         INFO(fmt::format("knows {} of {} objects; refused: {}", objects().size(), truth.size(),
                          fmt::join(refused(), "; ")));
         CHECK(reached);
-        CHECK(synced_ == 1);
     }
 
     void wait_for_refusal(const std::string &part)
