@@ -3,6 +3,7 @@
 
 #include "agent/datapath/flow_tables.h"
 #include "agent/file/source.h"
+#include "agent/kube/source.h"
 #include "agent/node/reserved_ports.h"
 
 #include <filesystem>
@@ -216,13 +217,16 @@ Result<> Agent::end_table_change()
 
 Result<> Agent::start_source()
 {
-    const std::string folder = config_.source.substr(config_.source.find(':') + 1);
-    source_ = std::make_unique<FileSource>(*loop_, folder,
-                                           SourceEvents{
-                                               .changes = [this](std::vector<Change> c) { on_changes(std::move(c)); },
-                                               .synced = [this] { on_synced(); },
-                                               .refused = [this](const std::string &line) { refuse(line); },
-                                           });
+    SourceEvents events{
+        .changes = [this](std::vector<Change> c) { on_changes(std::move(c)); },
+        .synced = [this] { on_synced(); },
+        .refused = [this](const std::string &line) { refuse(line); },
+    };
+    if (config_.source == "kube")
+        source_ = std::make_unique<KubeSource>(*loop_, config_.node, config_.kube, std::move(events));
+    else
+        source_ = std::make_unique<FileSource>(*loop_, config_.source.substr(config_.source.find(':') + 1),
+                                               std::move(events));
     return source_->start();
 }
 

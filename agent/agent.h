@@ -41,6 +41,7 @@ public:
     [[nodiscard]] const HostNetwork &host() const { return *host_; }
     [[nodiscard]] Pods &pods() { return *pods_; }
     [[nodiscard]] const Arrays &arrays() const { return arrays_; }
+    [[nodiscard]] const Source &source() const { return *source_; }
     [[nodiscard]] const Metrics &metrics() const { return metrics_; }
     [[nodiscard]] MetricsSnapshot snapshot() const;
 

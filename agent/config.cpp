@@ -2,11 +2,11 @@
 #include "agent/config.h"
 
 #include "agent/base/file.h"
-#include "agent/file/yaml.h"
+#include "agent/base/yaml.h"
+#include "agent/kube_proxy_config.h"
+#include "agent/settings.h"
 
 #include <bit>
-#include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 
 namespace thruway {
@@ -17,34 +17,13 @@ using nlohmann::json;
 /// Three days: the clock of flow rows goes round in 78 hours, and gc has to see a dead flow before that.
 constexpr uint32_t timeout_max = 259'200;
 
-/// Puts a value where it belongs; throws what the JSON library throws.
-using Setter = std::function<Result<>(const json &)>;
-
-template<typename T>
-Setter into(T &target)
-{
-    return [&target](const json &value) -> Result<> {
-        value.get_to(target);
-        return {};
-    };
-}
-
-/// Numbers that count something: 1.5 and -1 are none.
-Setter into(uint32_t &target)
-{
-    return [&target](const json &value) -> Result<> {
-        if (!value.is_number_unsigned() || value > UINT32_MAX)
-            return fail("must be a whole number, is {}", value.dump());
-        value.get_to(target);
-        return {};
-    };
-}
-
-std::map<std::string, Setter> setters(Config &config)
+Setters setters(Config &config)
 {
     return {
         {"node", into(config.node)},
         {"source", into(config.source)},
+        {"kubeconfig", into(config.kube.kubeconfig)},
+        {"api-server", into(config.kube.servers)},
         {"uplink", into(config.uplinks)},
         {"run-dir", into(config.run_dir)},
         {"bpffs", into(config.bpffs)},
@@ -87,28 +66,6 @@ std::map<std::string, Setter> setters(Config &config)
     };
 }
 
-Result<> apply(const json &settings, const std::string &prefix, const std::map<std::string, Setter> &table)
-{
-    for (const auto &[name, value] : settings.items()) {
-        const std::string key = prefix + name;
-        if (value.is_object()) {
-            if (auto applied = apply(value, key + ".", table); !applied)
-                return applied;
-            continue;
-        }
-        const auto found = table.find(key);
-        if (found == table.end())
-            return fail("{} is no setting", key);
-        try {
-            if (auto set = found->second(value); !set)
-                return fail_within(key, set.error());
-        } catch (const json::exception &) {
-            return fail("{}: {} is of the wrong kind", key, value.dump());
-        }
-    }
-    return {};
-}
-
 } // namespace
 
 Result<SockMode> parse_sock_mode(const std::string &text)
@@ -128,7 +85,9 @@ Result<> read_config(const std::string &path, Config &config)
         const json settings = json::parse(document);
         if (!settings.is_object())
             return fail("must be a mapping of settings");
-        return apply(settings, "", setters(config));
+        if (is_kube_proxy_config(settings))
+            return read_kube_proxy_config(settings, config);
+        return apply_settings(settings, setters(config));
     });
     if (!read)
         return fail_within(path, read.error());
@@ -139,10 +98,11 @@ Result<> check_config(const Config &config)
 {
     if (config.node.empty())
         return fail("node: the name of this node is needed (--node)");
-    if (config.source == "kube")
-        return fail("source: kube is not in this version; use file:DIR");
-    if (!config.source.starts_with("file:") || config.source.size() == 5)
-        return fail("source: must be file:DIR, is \"{}\"", config.source);
+    if (config.source != "kube" && (!config.source.starts_with("file:") || config.source.size() == 5))
+        return fail("source: must be kube or file:DIR, is \"{}\"", config.source);
+    for (const std::string &server : config.kube.servers)
+        if (!server.starts_with("https://") && !server.starts_with("http://"))
+            return fail("api-server: must begin with https://, is \"{}\"", server);
     if (config.sizes.flows < 1024 || !std::has_single_bit(config.sizes.flows))
         return fail("sizes.flows: must be a power of two, at least 1024, is {}", config.sizes.flows);
     for (const auto &[name, seconds] : {std::pair{"tcp-established", config.timeouts.tcp_established},

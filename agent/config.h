@@ -3,6 +3,7 @@
 
 #include "agent/base/error.h"
 #include "agent/datapath/programs.h"
+#include "agent/kube/access.h"
 
 #include <string>
 #include <vector>
@@ -12,7 +13,8 @@ namespace thruway {
 /// What the agent is told by its command line and its configuration file.
 struct Config {
     std::string node;
-    std::string source; ///< "file:DIR"
+    std::string source; ///< "kube" or "file:DIR"
+    KubeOptions kube;
     std::vector<std::string> uplinks;
     std::string run_dir = "/run/thruway";
     std::string bpffs = "/sys/fs/bpf/thruway";
@@ -24,10 +26,11 @@ struct Config {
     std::string log_level = "info";
     Sizes sizes;
     Timeouts timeouts;
+    std::vector<std::string> notices; ///< lines about the file itself, to be logged
 };
 
 /// Reads a YAML file of settings over what `config` has. An unknown key or a value of the wrong kind is an error that
-/// names it.
+/// names it. The file may be a KubeProxyConfiguration as well: what of it has no meaning here is noticed.
 Result<> read_config(const std::string &path, Config &config);
 
 /// Fails with the first setting that cannot be.

@@ -33,7 +33,15 @@ struct Flags {
     {
         const Config standard;
         app.add_option("--node", given.node, "Name of this node, as its Node object has it");
-        app.add_option("--source", given.source, "Where Services come from: file:DIR, a folder of manifests");
+        app.add_option("--source", given.source,
+                       "Where Services come from: kube, an API server, or file:DIR, a folder of manifests");
+        app.add_option("--kubeconfig", given.kube.kubeconfig,
+                       "With --source kube: how to reach the API server [as a pod does, by its service account]");
+        app.add_option(
+               "--api-server", given.kube.servers,
+               "With --source kube: URL of an API server, instead of what the kubeconfig or the pod's environment "
+               "says; may be given several times")
+            ->option_text("URL ...");
         app.add_option("--config", config_file, "YAML file with settings; every flag is a key there, a flag wins");
         app.add_option("--uplink", given.uplinks,
                        "Interface by which pods leave the node; may be given several times "
@@ -65,6 +73,8 @@ struct Flags {
         };
         take("--node", config.node, given.node);
         take("--source", config.source, given.source);
+        take("--kubeconfig", config.kube.kubeconfig, given.kube.kubeconfig);
+        take("--api-server", config.kube.servers, given.kube.servers);
         take("--uplink", config.uplinks, given.uplinks);
         take("--run-dir", config.run_dir, given.run_dir);
         take("--bpffs", config.bpffs, given.bpffs);
@@ -144,5 +154,7 @@ int main(int argc, char **argv)
     }
     if (auto checked = check_config(*config); !checked)
         return complain(wrong_usage, checked.error().text());
+    for (const std::string &notice : config->notices)
+        spdlog::info("{}", notice);
     return run(*config);
 }

@@ -2,6 +2,7 @@
 #include "agent/api/api.h"
 
 #include <chrono>
+#include <cmath>
 #include <ctime>
 #include <future>
 #include <nlohmann/json.hpp>
@@ -74,6 +75,40 @@ json uplink_xdp(const HostNetwork &host)
     return list;
 }
 
+/// Absent is absent.
+json watch_row(const WatchStatus &watch)
+{
+    json row{{"resource", watch.resource},
+             {"state", watch.state},
+             {"objects", watch.objects},
+             {"bytes", watch.bytes},
+             {"reconnects", watch.reconnects}};
+    const std::pair<const char *, const std::string *> texts[] = {{"server", &watch.server},
+                                                                  {"resource_version", &watch.version},
+                                                                  {"trouble", &watch.trouble},
+                                                                  {"last_error", &watch.last_error}};
+    for (const auto &[key, text] : texts)
+        if (!text->empty())
+            row[key] = *text;
+    const std::pair<const char *, std::optional<double>> ages[] = {
+        {"last_error_age_seconds", watch.last_error_age},
+        {"resource_version_age_seconds", watch.version_age},
+        {"last_event_age_seconds", watch.event_age},
+    };
+    for (const auto &[key, age] : ages)
+        if (age)
+            row[key] = std::round(*age * 10) / 10;
+    return row;
+}
+
+json watch_rows(const Source &source)
+{
+    json rows = json::array();
+    for (const WatchStatus &watch : source.watches())
+        rows.push_back(watch_row(watch));
+    return rows;
+}
+
 json status(const Agent &agent)
 {
     const ServiceTables::Fill fill = agent.service_tables().fill();
@@ -82,6 +117,7 @@ json status(const Agent &agent)
             {"node", agent.config().node},
             {"source", agent.config().source},
             {"synced", agent.synced()},
+            {"watches", watch_rows(agent.source())},
             {"uplinks", agent.host().uplink_names()},
             {"xdp", uplink_xdp(agent.host())},
             {"sock", sock_mode_name(agent.config().sock)},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/file/holdings.h"
 
-#include "agent/file/fingerprint.h"
+#include "agent/state/fingerprint.h"
 
 #include <algorithm>
 #include <fmt/format.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/file/manifest.h"
 
-#include "agent/file/yaml.h"
+#include "agent/base/yaml.h"
 
 #include <algorithm>
 #include <array>

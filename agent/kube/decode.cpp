@@ -21,6 +21,8 @@ namespace {
 struct TypeMeta {
     std::string_view version;
     std::string_view kind;
+
+    friend bool operator==(const TypeMeta &, const TypeMeta &) = default;
 };
 
 /// What must be known of an object before the rest of it can be read.
@@ -43,13 +45,17 @@ Head read_head(Field &root)
     return head;
 }
 
+/// The type of objects of this kind.
+TypeMeta type_of(Kind kind)
+{
+    return {kind == Kind::endpoint_slice ? "discovery.k8s.io/v1" : "v1", kind_name(kind)};
+}
+
 std::optional<Kind> find_kind(const TypeMeta &type)
 {
-    for (const Kind kind : {Kind::service, Kind::endpoint_slice, Kind::node, Kind::pod, Kind::name_space}) {
-        const std::string_view version = kind == Kind::endpoint_slice ? "discovery.k8s.io/v1" : "v1";
-        if (type.kind == kind_name(kind) && type.version == version)
+    for (const Kind kind : {Kind::service, Kind::endpoint_slice, Kind::node, Kind::pod, Kind::name_space})
+        if (type == type_of(kind))
             return kind;
-    }
     return std::nullopt;
 }
 
@@ -105,8 +111,8 @@ public:
     /// `line` is where the document begins.
     DocumentReader(size_t line, std::vector<Decoded> &objects) : line_(line), objects_(objects) {}
 
-    /// `place` is where the object stands in the document, `implied` its type if the list around it has said that.
-    void read(const Field &place, const TypeMeta &implied)
+    /// `place` is where the object stands in the document, `implied` its type if what is around it has said that.
+    Metadata read(const Field &place, const TypeMeta &implied)
     {
         Faults faults;
         Field root(place.value(), faults);
@@ -123,6 +129,7 @@ public:
         add(std::move(decoded), type, faults, place);
         if (faults.broken() != simdjson::SUCCESS)
             place.faults().give_up(faults.broken());
+        return head.metadata;
     }
 
 private:
@@ -188,13 +195,51 @@ std::optional<std::string_view> first_document(std::string_view text)
     return std::nullopt;
 }
 
+WatchEvent::Type event_type(std::string_view text)
+{
+    if (text == "ADDED" || text == "MODIFIED")
+        return WatchEvent::Type::upsert;
+    if (text == "DELETED")
+        return WatchEvent::Type::remove;
+    return text == "BOOKMARK" ? WatchEvent::Type::bookmark : WatchEvent::Type::error;
+}
+
+/// That a version is too new is told by the message, whatever the code (apimachinery pkg/api/errors,
+/// IsTooLargeResourceVersion).
+ApiStatus read_status(Field &root)
+{
+    ApiStatus status;
+    std::string_view kind;
+    root.each_field([&](std::string_view key, Field value) {
+        if (key == "kind")
+            kind = value.text();
+        else if (key == "code")
+            status.code = value.number().value_or(0);
+        else if (key == "reason")
+            status.reason = value.text();
+        else if (key == "message")
+            status.message = value.text();
+        else if (key == "details")
+            value.each_field([&](std::string_view name, Field detail) {
+                if (name == "retryAfterSeconds")
+                    status.retry_after = detail.number().value_or(0);
+            });
+    });
+    if (kind != "Status")
+        return {};
+    status.too_new = status.message.contains("Too large resource version");
+    return status;
+}
+
 } // namespace
 
 struct Decoder::Memory {
     simdjson::ondemand::parser parser;
 
-    /// Reads one document, which stands in a buffer that goes on for `capacity` bytes from its begin.
-    simdjson::error_code read(std::string_view text, size_t capacity, DocumentReader reader)
+    /// Calls read(Field root) on one document, which stands in a buffer that goes on for `capacity` bytes from its
+    /// begin.
+    template<typename Read>
+    simdjson::error_code read(std::string_view text, size_t capacity, Read read)
     {
         simdjson::ondemand::document document;
         Field::Value value;
@@ -203,8 +248,18 @@ struct Decoder::Memory {
             return error;
         if (auto error = document.get_value().get(value))
             return error;
-        reader.read(Field(value, faults), {});
+        read(Field(value, faults));
         return faults.broken();
+    }
+
+    /// The same on a whole string. simdjson reads some way past the end of what it is given.
+    template<typename Read>
+    Result<> read(std::string &json, Read read_root)
+    {
+        json.reserve(json.size() + simdjson::SIMDJSON_PADDING);
+        if (auto error = read(std::string_view(json), json.capacity(), read_root))
+            return fail("{}: {}", simdjson::error_message(error), thruway::quoted(json));
+        return {};
     }
 };
 
@@ -215,9 +270,7 @@ Decoder::~Decoder() = default;
 
 Result<std::vector<Decoded>> Decoder::decode(std::string json, size_t line)
 {
-    // simdjson reads some way past the end of what it is given.
     json.reserve(json.size() + simdjson::SIMDJSON_PADDING);
-
     std::vector<Decoded> objects;
     size_t done = 0;
     for (;;) {
@@ -230,11 +283,84 @@ Result<std::vector<Decoded>> Decoder::decode(std::string json, size_t line)
         const auto text = first_document(std::string_view(json).substr(begin));
         if (!text)
             return fail("ends within the object that begins in line {}", line);
-        if (auto error = memory_->read(*text, json.capacity() - begin, {line, objects}))
+        const auto read = [&](const Field &root) { DocumentReader(line, objects).read(root, {}); };
+        if (auto error = memory_->read(*text, json.capacity() - begin, read))
             return fail("object that begins in line {}: {}", line, simdjson::error_message(error));
         line += static_cast<size_t>(std::ranges::count(*text, '\n'));
         done = begin + text->size();
     }
+}
+
+Result<Decoded> Decoder::decode_item(Kind kind, std::string &json)
+{
+    std::vector<Decoded> objects;
+    auto read = memory_->read(json, [&](const Field &root) { DocumentReader(1, objects).read(root, type_of(kind)); });
+    if (!read)
+        return std::unexpected(read.error());
+    return objects.empty() ? Decoded() : std::move(objects.front());
+}
+
+Result<WatchEvent> Decoder::decode_event(Kind kind, std::string &json)
+{
+    WatchEvent event;
+    std::vector<Decoded> objects;
+    auto read = memory_->read(json, [&](Field root) {
+        root.each_field([&](std::string_view key, Field value) {
+            if (key == "type")
+                event.type = event_type(value.text());
+        });
+        root.each_field([&](std::string_view key, Field value) {
+            if (key != "object")
+                return;
+            if (event.type == WatchEvent::Type::error) {
+                event.status = read_status(value);
+                return;
+            }
+            Metadata metadata;
+            if (event.type == WatchEvent::Type::bookmark)
+                metadata = read_head(value).metadata;
+            else
+                metadata = DocumentReader(1, objects).read(value, type_of(kind));
+            event.version = metadata.version;
+            event.initial_end = metadata.initial_end;
+        });
+    });
+    if (!read)
+        return std::unexpected(read.error());
+    if (!objects.empty())
+        event.decoded = std::move(objects.front());
+    return event;
+}
+
+Result<ListHead> Decoder::decode_list_head(std::string &json)
+{
+    ListHead head;
+    bool has_items = false;
+    auto read = memory_->read(json, [&](Field root) {
+        root.each_field([&](std::string_view key, Field value) {
+            has_items |= key == "items";
+            if (key == "metadata")
+                value.each_field([&](std::string_view name, Field field) {
+                    if (name == "resourceVersion")
+                        head.version = field.text();
+                    else if (name == "continue")
+                        head.next = field.text();
+                });
+        });
+    });
+    if (!read)
+        return std::unexpected(read.error());
+    if (!has_items || head.version.empty())
+        return fail("is no list of an API server: {}", thruway::quoted(json));
+    return head;
+}
+
+ApiStatus Decoder::decode_status(std::string json)
+{
+    ApiStatus status;
+    if (auto read = memory_->read(json, [&](Field root) { status = read_status(root); }); !read)
+        return {};
+    return status;
 }
 
 } // namespace thruway

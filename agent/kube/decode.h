@@ -25,6 +25,32 @@ struct Decoded {
     std::vector<std::string> faults;
 };
 
+/// What the API server says when it does not do what it was asked (meta/v1 Status).
+struct ApiStatus {
+    int64_t code = 0;   ///< as the HTTP status; 0: the text was no Status
+    std::string reason; ///< one word: "Expired", "Forbidden"
+    std::string message;
+    int64_t retry_after = 0; ///< seconds
+    bool too_new = false;    ///< the resource version that was asked for is not there yet
+};
+
+/// One event of a watch (meta/v1 WatchEvent).
+struct WatchEvent {
+    enum class Type : uint8_t { upsert, remove, bookmark, error };
+
+    Type type = Type::error;
+    std::string version;      ///< resourceVersion: everything up to there has been told
+    bool initial_end = false; ///< of a bookmark: all that there was has been told
+    Decoded decoded;          ///< of upsert and remove
+    ApiStatus status;         ///< of error
+};
+
+/// What a list says of itself (meta/v1 ListMeta).
+struct ListHead {
+    std::string version;
+    std::string next; ///< token for the next page; empty if there is none
+};
+
 /// Reads Kubernetes objects from JSON: Service, Node, Pod, Namespace (v1), EndpointSlice (discovery.k8s.io/v1), and
 /// lists of them. Keeps the memory that reading takes, so one decoder should read many texts.
 class Decoder {
@@ -38,6 +64,18 @@ public:
     /// or ends early: then nothing of it should be believed. What is wrong with one object stands in its Decoded.
     /// `line` is the number of the first line, for messages.
     Result<std::vector<Decoded>> decode(std::string json, size_t line = 1);
+
+    /// An item of a list of `kind`; items do not say their kind. These functions make room behind the text.
+    Result<Decoded> decode_item(Kind kind, std::string &json);
+
+    /// An event of a watch of `kind`.
+    Result<WatchEvent> decode_event(Kind kind, std::string &json);
+
+    /// A list without its items. Fails on what is no list.
+    Result<ListHead> decode_list_head(std::string &json);
+
+    /// The body of an answer that is no success; code 0 if it is no Status.
+    ApiStatus decode_status(std::string json);
 
 private:
     struct Memory;

@@ -55,6 +55,8 @@ Metadata read_metadata(Field &field)
             metadata.name = value.text();
         else if (key == "namespace")
             metadata.space = value.text();
+        else if (key == "resourceVersion")
+            metadata.version = value.text();
         else if (key == "creationTimestamp")
             metadata.created = read_time(value);
         else if (key == "labels")
@@ -63,6 +65,8 @@ Metadata read_metadata(Field &field)
             value.each_field([&](std::string_view name, Field annotation) {
                 if (name == "endpoints.kubernetes.io/last-change-trigger-time")
                     metadata.triggered = read_time(annotation);
+                else if (name == "k8s.io/initial-events-end")
+                    metadata.initial_end = annotation.text() == "true";
             });
     });
     return metadata;

@@ -19,6 +19,8 @@ struct Metadata {
     std::string_view service;   ///< label kubernetes.io/service-name
     bool foreign_proxy = false; ///< label service.kubernetes.io/service-proxy-name
     bool headless = false;      ///< label service.kubernetes.io/headless
+    std::string_view version;   ///< resourceVersion; as opaque as the API says it is
+    bool initial_end = false;   ///< annotation k8s.io/initial-events-end: a watch has told all that there was
 };
 
 Metadata read_metadata(Field &field);

@@ -4,7 +4,9 @@
 #include "agent/base/error.h"
 #include "agent/state/objects.h"
 
+#include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,22 @@ struct SourceEvents {
     std::function<void(std::string line)> refused;
 };
 
+/// How it stands with the following of one kind of objects.
+struct WatchStatus {
+    std::string resource; ///< "services"
+    std::string state;    ///< "listing", "watching", or "waiting" for the next try
+    std::string server;   ///< that is asked
+    std::string version;  ///< resource version up to which everything is known; empty: none yet
+    std::string trouble;  ///< why it does not work; empty: it does
+    std::string last_error;
+    std::optional<double> last_error_age; ///< seconds, here and below
+    std::optional<double> version_age;    ///< since the server has told it
+    std::optional<double> event_age;      ///< since the last object that was told
+    uint64_t objects = 0;
+    uint64_t bytes = 0; ///< received
+    uint64_t reconnects = 0;
+};
+
 /// Where the objects come from: a folder of manifests, or an API server.
 class Source {
 public:
@@ -34,6 +52,9 @@ public:
 
     /// Begins to tell. Fails only for what a person has to mend; what may heal by itself is waited for.
     virtual Result<> start() = 0;
+
+    /// What it follows, for those who want to know; a source without watches has none.
+    [[nodiscard]] virtual std::vector<WatchStatus> watches() const { return {}; }
 };
 
 } // namespace thruway

@@ -68,7 +68,8 @@ TEST_CASE("an agent that cannot run says in one line what to mend")
 
     CHECK(refusal(lab, {}, 2) == "thruway-agent: node: the name of this node is needed (--node)");
     CHECK(refusal(lab, {"--nodes", "x"}, 2).starts_with("thruway-agent: The following argument"));
-    CHECK(refusal(lab, with(good, "--source", "etcd"), 2) == "thruway-agent: source: must be file:DIR, is \"etcd\"");
+    CHECK(refusal(lab, with(good, "--source", "etcd"), 2) ==
+          "thruway-agent: source: must be kube or file:DIR, is \"etcd\"");
     CHECK(refusal(lab, with(good, "--config", "/nowhere"), 2) ==
           "thruway-agent: cannot read /nowhere: No such file or directory");
     CHECK(refusal(lab, with(good, "--sock", "pods"), 2) == "thruway-agent: --sock: must be off, host or all, is \"pods\"");

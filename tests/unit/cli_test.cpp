@@ -310,8 +310,12 @@ TEST_CASE("status calls attention to what is not as it should be, and to nothing
     status.names_saved = true;
     status.attachments = {{.program = "from_net", .ifindex = 2, .interface = "eth0"}};
     status.fill = {{.map = "backends", .entries = 89, .capacity = 100}};
+    status.agent["watches"] = Row::array({{{"resource", "services"}, {"last_error", "was once"}}});
     CHECK(attention(status).empty());
 
+    status.agent["watches"][0]["trouble"] = "Connection refused";
+    CHECK(attention(status) == Texts{"services are not followed: Connection refused"});
+    status.agent.erase("watches");
     status.fill[0].entries = 90;
     CHECK(attention(status) == Texts{"map backends is nearly full: 90 of 100 entries"});
     status.fill.clear();

@@ -54,8 +54,9 @@ TEST_CASE("a configuration file sets what it names and leaves the rest")
 TEST_CASE("what a configuration file cannot say is told by its key")
 {
     const auto [text, complaint] = GENERATE(table<const char *, const char *>({
-        {"nodes: x", "nodes is no setting"},
-        {"sizes: {flow: 1}", "sizes.flow is no setting"},
+        {"nodes: x", "nodes is no setting; the nearest is node"},
+        {"sizes: {flow: 1}", "sizes.flow is no setting; the nearest is sizes.flows"},
+        {"apiserver: x", "apiserver is no setting; the nearest is api-server"},
         {"node: [a]", "node: [\"a\"] is of the wrong kind"},
         {"uplink: eth0", "uplink: \"eth0\" is of the wrong kind"},
         {"sizes: {flows: many}", "sizes.flows: must be a whole number, is \"many\""},
@@ -80,11 +81,96 @@ TEST_CASE("a configuration that cannot work is refused by its setting")
     CHECK(check_config(config).error().text() == "node: the name of this node is needed (--node)");
     config = good();
     config.source = GENERATE("", "file:", "http://x");
-    CHECK(check_config(config).error().text().starts_with("source: must be file:DIR"));
+    CHECK(check_config(config).error().text().starts_with("source: must be kube or file:DIR"));
+    config = good();
+    config.kube.servers = {"https://a:1", "b:1"};
+    CHECK(check_config(config).error().text() == "api-server: must begin with https://, is \"b:1\"");
     config = good();
     config.sizes.flows = GENERATE(0U, 1000U, 3000U);
     CHECK(check_config(config).error().text().starts_with("sizes.flows: must be a power of two"));
     config = good();
     config.sizes.nexthops = config.sizes.endpoints;
     CHECK(check_config(config).error().text().starts_with("sizes.nexthops: must be more than sizes.endpoints"));
+}
+
+TEST_CASE("an API server is configured by a kubeconfig or by its addresses")
+{
+    auto config = read("node: n1\nsource: kube\nkubeconfig: /etc/k\napi-server: [https://a:1, https://b:1]\n");
+    REQUIRE(config);
+    CHECK(check_config(*config));
+    CHECK(config->kube.kubeconfig == "/etc/k");
+    CHECK(config->kube.servers == std::vector<std::string>{"https://a:1", "https://b:1"});
+}
+
+TEST_CASE("kube-proxy's own configuration is taken as it is, and what means nothing here is noticed once")
+{
+    // As kubeadm writes it, but for four fields that have got a value.
+    auto config = read(R"(apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection:
+  acceptContentTypes: ""
+  burst: 0
+  contentType: ""
+  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
+  qps: 0
+clusterCIDR: 10.244.0.0/16
+configSyncPeriod: 0s
+conntrack:
+  maxPerCore: null
+  min: null
+  tcpBeLiberal: false
+  tcpCloseWaitTimeout: null
+  tcpEstablishedTimeout: 1h30m
+  udpStreamTimeout: 0s
+  udpTimeout: 45s
+detectLocal: {bridgeInterface: "", interfaceNamePrefix: ""}
+detectLocalMode: ""
+enableProfiling: false
+featureGates: {Some: true}
+healthzBindAddress: "0.0.0.0:20256"
+hostnameOverride: node-7
+iptables: {localhostNodePorts: null, masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+ipvs: {excludeCIDRs: null, minSyncPeriod: 0s, scheduler: "", strictARP: false, syncPeriod: 0s, tcpFinTimeout: 0s,
+  tcpTimeout: 0s, udpTimeout: 0s}
+kind: KubeProxyConfiguration
+logging: {flushFrequency: 0, options: {json: {infoBufferSize: "0"}}, verbosity: 0}
+metricsBindAddress: ""
+mode: ""
+nftables: {masqueradeAll: true, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ""
+showHiddenMetricsForVersion: ""
+winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", rootHnsEndpointName: "", sourceVip: ""}
+)");
+    REQUIRE(config);
+    CHECK(check_config(*config));
+    CHECK(config->source == "kube");
+    CHECK(config->node == "node-7");
+    CHECK(config->kube.kubeconfig == "/var/lib/kube-proxy/kubeconfig.conf");
+    CHECK(config->health_address == "0.0.0.0:20256");
+    CHECK(config->metrics_address == Config().metrics_address);
+    CHECK(config->timeouts.tcp_established == 5400);
+    CHECK(config->timeouts.udp_one_way == 45);
+    CHECK(config->timeouts.udp_two_way == Timeouts().udp_two_way);
+    std::vector<std::string> fields;
+    for (const char *field :
+         {"bindAddress", "clusterCIDR", "featureGates", "logging.options", "nftables.masqueradeAll"})
+        fields.push_back(fmt::format("KubeProxyConfiguration: {} is not honoured", field));
+    CHECK(config->notices == fields);
+}
+
+TEST_CASE("a KubeProxyConfiguration that says what is not there is refused by its field")
+{
+    const std::string head = "kind: KubeProxyConfiguration\napiVersion: kubeproxy.config.k8s.io/v1alpha1\n";
+    CHECK_FALSE(read(head)->node.empty());
+    CHECK(read(head + "clusterCidr: x").error().text() == "clusterCidr is no setting; the nearest is clusterCIDR");
+    CHECK(read(head + "iptables: {syncperiod: 1s}").error().text() ==
+          "iptables.syncperiod is no setting; the nearest is iptables.syncPeriod");
+    CHECK(read(head + "conntrack: {udpTimeout: soon}").error().text() ==
+          "conntrack.udpTimeout: must be a duration of a second or more, such as 1h30m, is \"soon\"");
+    CHECK(read(head + "hostnameOverride: [a]").error().text() == "hostnameOverride: [\"a\"] is of the wrong kind");
+    CHECK(read("kind: KubeProxyConfiguration\napiVersion: v1").error().text() ==
+          "apiVersion: must be kubeproxy.config.k8s.io/v1alpha1, is \"v1\"");
 }

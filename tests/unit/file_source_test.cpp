@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/file/source.h"
 
-#include "agent/file/fingerprint.h"
 #include "agent/file/manifest.h"
+#include "agent/state/fingerprint.h"
 
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>

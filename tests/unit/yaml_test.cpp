@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/file/yaml.h"
+#include "agent/base/yaml.h"
 
 #include "agent/file/manifest.h"
 

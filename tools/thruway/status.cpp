@@ -39,7 +39,7 @@ void ask_agent(const std::string &run_dir, Status &status)
         return;
     }
     status.agent["running"] = true;
-    for (const char *key : {"version", "pid", "node", "source", "synced", "uplinks", "xdp", "sock"})
+    for (const char *key : {"version", "pid", "node", "source", "synced", "watches", "uplinks", "xdp", "sock"})
         if (body.contains(key))
             status.agent[key] = body[key];
 }
@@ -229,6 +229,29 @@ std::string maps_text(const Row &row)
     return text;
 }
 
+std::string seconds_text(const Row &row, const char *key)
+{
+    return row.contains(key) ? fmt::format("{:.0f} s ago", row[key].get<double>()) : "never";
+}
+
+/// One line for each watch: "services: watching, 12 objects, version 4711 (3 s ago), last event 8 s ago, ...".
+std::string watches_text(const Row &row)
+{
+    std::string text;
+    for (const Row &watch : row["agent"].value("watches", Row::array())) {
+        text += fmt::format("{}{}: {}, {} objects, version {} ({}), last event {}, {} bytes, {} reconnects",
+                            text.empty() ? "" : "\n", watch.value("resource", "?"), watch.value("state", "?"),
+                            watch.value("objects", uint64_t{0}), watch.value("resource_version", "none"),
+                            seconds_text(watch, "resource_version_age_seconds"),
+                            seconds_text(watch, "last_event_age_seconds"), watch.value("bytes", uint64_t{0}),
+                            watch.value("reconnects", uint64_t{0}));
+        if (watch.contains("last_error"))
+            text += fmt::format(", last error {}: {}", seconds_text(watch, "last_error_age_seconds"),
+                                watch.value("last_error", ""));
+    }
+    return text;
+}
+
 std::string lines_text(const Row &row)
 {
     std::string text;
@@ -276,6 +299,10 @@ std::vector<std::string> attention(const Status &status)
             status.silence);
     else if (!status.agent.value("synced", false))
         lines.emplace_back("the agent does not know the whole cluster yet: the maps are as the agent before left them");
+    for (const Row &watch : status.agent.value("watches", Row::array()))
+        if (watch.contains("trouble"))
+            lines.push_back(
+                fmt::format("{} are not followed: {}", watch.value("resource", "?"), watch.value("trouble", "")));
     if (!status.names_saved)
         lines.emplace_back("no objects are saved in the run directory (--run-dir): addresses are shown without names");
     if (std::ranges::none_of(status.attachments, on_uplink))
@@ -317,6 +344,7 @@ Listing status_report(const Site &site)
                         column("UPLINKS", "/agent/uplinks"),
                         wide(column("SOURCE", "/agent/source")),
                         column("LAYOUT VERSION", "/layout_version"),
+                        {"WATCHES", watches_text},
                         {"PROGRAMS", programs_text},
                         {"XDP", xdp_text},
                         {"FEATURES", features_text},

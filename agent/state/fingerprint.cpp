@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/file/fingerprint.h"
+#include "agent/state/fingerprint.h"
 
 #include <string_view>
 #include <type_traits>

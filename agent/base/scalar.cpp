@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/file/scalar.h"
+#include "agent/base/scalar.h"
 
 #include "agent/kube/json.h"
 

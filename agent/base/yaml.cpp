@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/file/yaml.h"
+#include "agent/base/yaml.h"
 
-#include "agent/file/scalar.h"
+#include "agent/base/scalar.h"
 
 #include <algorithm>
 #include <map>
