@@ -1,6 +1,6 @@
 # The front door. Every target does what it needs itself, packages included, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-kernels lint format faults bench clean
+.PHONY: help deps build demo test test-kernels soak lint format faults bench clean
 
 JOBS ?= $(shell nproc)
 # Output of a build is for when it fails.
@@ -28,6 +28,9 @@ test: build ## Unit, packet and lab tests, the unit tests also under asan and ts
 test-kernels: build ## Boot Debian's Linux 6.1 and 6.12 in qemu: packet tests and a small lab in each
 	@.ci/deps qemu-system-x86 busybox-static cpio kmod
 	@tests/kernels/run
+
+soak: build ## Look for rare faults for SOAK_MINUTES (30): flow table model and stress, fuzzer
+	@tests/soak
 
 faults: build ## Plant each fault of tests/faults; the test that it names must fail
 	@tests/faults/run
