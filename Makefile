@@ -29,9 +29,8 @@ test-kernels: build ## Boot Debian's Linux 6.1 and 6.12 in qemu: packet tests an
 	@.ci/deps qemu-system-x86 busybox-static cpio kmod
 	@tests/kernels/run
 
-SOAK_SECONDS ?= 1800
-soak: build ## Half an hour of random changes and faults of an API server; the end state and memory must be right
-	@THRUWAY_SOAK_SECONDS=$(SOAK_SECONDS) build/bin/unit_tests 'kube: random changes*'
+soak: build ## Look for rare faults for SOAK_MINUTES (30): flow table model and stress, fuzzer, API server
+	@tests/soak
 
 faults: build ## Plant each fault of tests/faults; the test that it names must fail
 	@tests/faults/run

@@ -322,11 +322,13 @@ inline_always u32 flow_patience(u32 state, u8 protocol)
     }
 }
 
+/* A clock that was read before another CPU's ticked is behind: by a tick in a packet, by more in a gc that was kept
+ * waiting. What was seen after it is of no age. */
 inline_always u16 row_age(const struct tw_flow *row, u16 now)
 {
     u16 age = now - READ_ONCE(row->last_seen);
 
-    return age == 0xffff ? 0 : age; /* another CPU's clock may have ticked before ours was read */
+    return age >= 0xff00 ? 0 : age;
 }
 
 inline_always bool row_idle(const struct tw_flow *row, u32 word, u16 now)

@@ -67,6 +67,15 @@ static __always_inline void *shim_lookup(const struct shim_map *map, const void 
 #define bpf_map_update_elem(map, ...) shim_update(SHIM_MAP(map), __VA_ARGS__)
 #define bpf_map_delete_elem(map, ...) shim_delete(SHIM_MAP(map), __VA_ARGS__)
 
+static __always_inline long bpf_loop(__u32 count, int (*step)(__u32, void *), void *context, __u64 flags)
+{
+    (void)flags;
+    for (__u32 i = 0; i < count; i++)
+        if (step(i, context))
+            return i + 1;
+    return count;
+}
+
 /* Helpers that the programs call, see helpers.c. */
 __u64 bpf_ktime_get_coarse_ns(void);
 __u32 bpf_get_prandom_u32(void);

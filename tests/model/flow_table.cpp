@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/model/flow_table.h"
+#include "tests/shim/shim.h"
+
+#include <cstring>
+#include <fmt/format.h>
+#include <utility>
+
+namespace thruway::model {
+
+FlowTable::FlowTable(bool v6, uint32_t buckets, Complain complain)
+    : v6_(v6), places_((buckets + (buckets + TW_FLOW_WAYS - 1) / TW_FLOW_WAYS) * TW_FLOW_WAYS),
+      complain_(std::move(complain))
+{
+    config = {};
+    config.flow_seed = 0x243f6a8885a308d3;
+    config.flow_mask = buckets - 1;
+    config.tcp_established = 1000;
+    config.tcp_half_open = config.tcp_closing = config.udp_one_way = config.udp_two_way = config.icmp = 4;
+    std::memset(table_memory(v6), 0, size());
+}
+
+seen FlowTable::find(uint32_t number, uint16_t now, bool reply) const
+{
+    const seen seen = table_find(number, reply, now, v6_);
+    if (seen.result == TABLE_MISSING)
+        return seen;
+    if (!seen.whole)
+        complain_(fmt::format("torn read: a packet of flow {} got what is not of one flow of its own", number));
+    const uint32_t next = reply ? seen.back : seen.next;
+    const uint32_t back = reply ? seen.next : seen.back;
+    if (next != back + 1 || (back != here && back != there))
+        complain_(fmt::format("torn read: ends {} and {} never were those of flow {}", next, back, number));
+    return seen;
+}
+
+int FlowTable::create(uint32_t number, tw_flow_state state, uint16_t now) const
+{
+    return table_create(number, static_cast<uint8_t>(state), here, now, v6_);
+}
+
+/// What the first packet of a connection does.
+void FlowTable::open(uint32_t number, uint16_t now) const
+{
+    if (find(number, now).result == TABLE_MISSING)
+        create(number, TW_FLOW_HALF_OPEN, now);
+}
+
+void FlowTable::end(uint32_t number, uint16_t now, bool reply) const
+{
+    if (const seen seen = find(number, now, reply); seen.result != TABLE_MISSING)
+        table_end(seen.place, seen.word, v6_);
+}
+
+void FlowTable::advance(uint32_t number, uint16_t now, uint8_t tcp_flags, bool reply) const
+{
+    if (const seen seen = find(number, now, reply); seen.result != TABLE_MISSING)
+        table_advance(seen.place, seen.word, tcp_flags, v6_);
+}
+
+void FlowTable::repoint(uint32_t number, uint16_t now, uint32_t ends, bool reply) const
+{
+    if (const seen seen = find(number, now, reply); seen.result != TABLE_MISSING)
+        table_repoint(seen.place, seen.word, ends, reply, v6_);
+}
+
+bool FlowTable::partner_stands(uint32_t place) const
+{
+    const tw_flow &it = row(place);
+    if (it.pair >= places_)
+        return false;
+    const tw_flow &other = row(it.pair);
+    return stands(other) && other.pair == place && (it.flags ^ other.flags) == TW_FLOW_REPLY &&
+           other.service == it.service;
+}
+
+bool FlowTable::same_key(uint32_t a, uint32_t b) const
+{
+    const size_t addresses = v6_ ? 32 : 8; // source and destination follow the head
+    return row(a).source_port == row(b).source_port && row(a).destination_port == row(b).destination_port &&
+           row(a).protocol == row(b).protocol && std::memcmp(&row(a) + 1, &row(b) + 1, addresses) == 0;
+}
+
+void FlowTable::check_at_rest() const
+{
+    for (uint32_t place = 0; place < places_; place++) {
+        const tw_flow &it = row(place);
+        if (it.word & TW_FLOW_LOCK)
+            complain_(fmt::format("the bucket of row {} stays locked", place));
+        if (state_of(it) == TW_FLOW_CLAIMED)
+            complain_(fmt::format("row {} stays claimed", place));
+        if (!stands(it))
+            continue;
+        if (!partner_stands(place))
+            complain_(fmt::format("orphan: row {} outlives its other half", place));
+        for (uint32_t other = place + 1; other < places_; other++)
+            if (stands(row(other)) && same_key(place, other))
+                complain_(fmt::format("rows {} and {} have one key", place, other));
+    }
+}
+
+void FlowTable::check_alive(uint32_t number, uint16_t now) const
+{
+    for (const bool reply : {false, true})
+        if (const seen seen = find(number, now, reply); seen.result == TABLE_MISSING)
+            complain_(fmt::format("flow {} is lost, though it was live and established", number));
+        else
+            table_touch(&seen, now, v6_);
+}
+
+} // namespace thruway::model
