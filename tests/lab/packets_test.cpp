@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packets that are not friendly, from real sockets: pings, traceroutes, refusals, fragments.
+#include "tests/lab/cluster.h"
+
+#include <sstream>
+
+namespace thruway::lab {
+namespace {
+
+constexpr std::array families{Family::ipv4, Family::ipv6};
+
+std::string address_of(const Lab &lab, const std::string &place, Family family)
+{
+    if (place == "client")
+        return lab.topology().client.addresses.at(family_index(family)).text();
+    if (const auto node = lab.node(place))
+        return node->addresses.at(family_index(family)).text();
+    return must(find_pod(lab, "default", place)).addresses.at(family_index(family)).text();
+}
+
+void check(const Lab &lab, const std::string &place, const std::vector<std::string> &command)
+{
+    const Output output = must(lab.run(place, command));
+    INFO(fmt::format("{}: {}\n{}{}", place, fmt::join(command, " "), output.out, output.err));
+    CHECK(output.exit.good());
+}
+
+/// The addresses that a traceroute names, hop by hop.
+std::vector<std::string> traced(const Lab &lab, const std::string &place, const std::string &target, const char *how)
+{
+    const Output output = must(lab.run(place, {"traceroute", how, "-n", "-q", "1", "-w", "2", "-m", "8", target}));
+    INFO(output.out << output.err);
+    CHECK(output.exit.good());
+    std::vector<std::string> hops;
+    std::istringstream lines(output.out);
+    std::string line, number, address;
+    std::getline(lines, line);
+    while (std::getline(lines, line))
+        if (std::istringstream(line) >> number >> address)
+            hops.push_back(address);
+    return hops;
+}
+
+/// Sends a datagram of some size to an echo server and says what comes back: how many bytes of it, or an error.
+std::string echoed(const Lab &lab, const std::string &place, const std::string &target, size_t size)
+{
+    const Output output = must(lab.run(place, {"python3", "-c",
+                                               fmt::format(R"(
+import os, socket
+host, port = "{}".rsplit(":", 1)
+host = host.strip("[]")
+s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+data = os.urandom({})
+s.connect((host, int(port)))
+s.send(data)
+try:
+    answer = s.recv(65536)
+    print(len(answer) if answer.endswith(data) and len(answer) > len(data) else "wrong")
+except OSError as error:
+    print(type(error).__name__)
+)",
+                                                           target, size)}));
+    INFO(output.err);
+    CHECK(output.exit.good());
+    return output.out;
+}
+
+TEST_CASE("pings and traceroutes go between pods, nodes and clients outside")
+{
+    const Lab lab = thruway_lab();
+    const std::pair<std::string, std::string> ways[] = {
+        {"pod-1-1", "pod-1-2"}, {"pod-1-1", "pod-3-1"}, {"pod-1-1", "node1"}, {"pod-1-1", "node3"},
+        {"pod-1-1", "client"},  {"node1", "pod-1-1"},   {"node1", "pod-3-1"}, {"client", "pod-3-1"}};
+    for (const Family family : families) {
+        for (const auto &[from, to] : ways) {
+            const std::string target = address_of(lab, to, family);
+            check(lab, from, {"ping", "-n", "-c", "1", "-W", "5", target});
+            check(lab, from, {"ping", "-n", "-c", "1", "-W", "5", "-s", "5000", target});
+            for (const char *how : {"-U", "-I"}) {
+                const auto hops = traced(lab, from, target, how);
+                INFO(fmt::format("{} -> {} {}: {}", from, to, how, fmt::join(hops, " ")));
+                REQUIRE(!hops.empty());
+                CHECK(hops.back() == target);
+                if (from == "pod-1-1" && to != "node1")
+                    CHECK(hops.front() == address_of(lab, "node1", family));
+                if (from == "pod-1-1" && to == "pod-3-1")
+                    CHECK(hops ==
+                          std::vector{address_of(lab, "node1", family), address_of(lab, "node3", family), target});
+            }
+        }
+    }
+    for (const Node &node : lab.topology().nodes) {
+        const auto drops = nlohmann::json::parse(cli(lab, node.name, {"drops", "-o", "json"}));
+        for (const auto &drop : drops)
+            CHECK(drop.at("reason") == "hops_exceeded");
+    }
+}
+
+TEST_CASE("the address of a service answers pings, and its backends' refusals reach the client")
+{
+    const Lab lab = thruway_lab({.nodes = 2});
+    const WebService web{.pods = {"pod-2-1"}};
+    put(lab, web);
+    const Pod server = must(find_pod(lab, "default", "pod-2-1"));
+    for (const Family family : families) {
+        const std::string vip = family == Family::ipv4 ? "10.96.0.1" : "fd00:96::1";
+        check(lab, "pod-1-1", {"ping", "-n", "-c", "1", "-W", "5", vip});
+        CHECK(echoed(lab, "pod-1-1", web.cluster(family, 53), 100) != "ConnectionRefusedError\n");
+    }
+    must(kill_echo(lab, server));
+    for (const Family family : families) {
+        for (const std::string place : {"pod-1-1", "pod-2-2", "pod-2-1", "node1"})
+            CHECK(echoed(lab, place, web.cluster(family, 53), 100) == "ConnectionRefusedError\n");
+        CHECK(echoed(lab, "client", WebService::node_port(1, family, 30053), 100) == "ConnectionRefusedError\n");
+        CHECK(echoed(lab, "client", WebService::node_port(2, family, 30053), 100) == "ConnectionRefusedError\n");
+    }
+}
+
+TEST_CASE("datagrams larger than the MTU arrive whole through every frontend")
+{
+    const Lab lab = thruway_lab();
+    const WebService web{.pods = {"pod-2-1"}};
+    put(lab, web);
+    for (const Family family : families) {
+        const std::pair<std::string, std::string> ways[] = {
+            {"pod-1-1", web.cluster(family, 53)},
+            {"pod-2-2", web.cluster(family, 53)},
+            {"pod-2-1", web.cluster(family, 53)},
+            {"node1", web.cluster(family, 53)},
+            {"client", WebService::node_port(3, family, 30053)},
+            {"client", WebService::node_port(2, family, 30053)},
+            {"pod-1-1", endpoint_text(*Address::parse(address_of(lab, "pod-3-1", family)), 8080)},
+        };
+        for (const auto &[place, target] : ways)
+            for (const size_t size : {2000U, 9000U, 60'000U}) {
+                const std::string answer = echoed(lab, place, target, size);
+                INFO(fmt::format("{} -> {}, {} bytes: {}", place, target, size, answer));
+                CHECK(std::atoi(answer.c_str()) > static_cast<int>(size));
+            }
+    }
+}
+
+} // namespace
+} // namespace thruway::lab
