@@ -121,18 +121,13 @@ inline_always u64 flow_mix(u64 hash, u64 value, u64 factor)
     return hash ^ (hash >> 32);
 }
 
-inline_always u64 flow_mix_ports(u64 hash, u16 source_port, u16 destination_port, u8 protocol)
-{
-    u64 ports = (u64)protocol << 32 | (u32)source_port << 16 | destination_port;
-
-    return ((hash ^ ports) * 0xd6e8feb86659fd93) >> 32;
-}
-
-/* Multiplications carry entropy upwards only: each is followed by a shift down, the ports go in last and low, and the
- * upper half is the hash. */
+/* Multiplications carry entropy upwards only, and what differs between neighbours (the last byte of an address, the low
+ * byte of a port) lies high, all being in network byte order. So addresses and ports are multiplied each by itself
+ * before they meet, or clients with neighbouring addresses and equal ports would share buckets; only then is the upper
+ * half folded down and multiplied once more. The upper half of that is the hash. */
 inline_always u64 flow_mix4(u32 source, u32 destination)
 {
-    return flow_mix(config.flow_seed, (u64)source << 32 | destination, 0x9e3779b97f4a7c15);
+    return (config.flow_seed ^ ((u64)source << 32 | destination)) * 0x9e3779b97f4a7c15;
 }
 
 inline_always u64 flow_mix6(const struct tw_address *source, const struct tw_address *destination)
@@ -141,7 +136,16 @@ inline_always u64 flow_mix6(const struct tw_address *source, const struct tw_add
 
     hash = flow_mix(hash, address_half(source, 1), 0xbf58476d1ce4e5b9);
     hash = flow_mix(hash, address_half(destination, 0), 0x94d049bb133111eb);
-    return flow_mix(hash, address_half(destination, 1), 0x9e3779b97f4a7c15);
+    return (hash ^ address_half(destination, 1)) * 0x9e3779b97f4a7c15;
+}
+
+inline_always u64 flow_mix_ports(u64 hash, u16 source_port, u16 destination_port, u8 protocol)
+{
+    u64 ports = (u64)protocol << 32 | (u32)source_port << 16 | destination_port;
+
+    hash += ports * 0xbf58476d1ce4e5b9;
+    hash ^= hash >> 32;
+    return (hash * 0xd6e8feb86659fd93) >> 32;
 }
 
 inline_always u32 flow_hash(const struct tuple *t, const bool v6)

@@ -182,3 +182,29 @@ TEST_CASE("every row has its other half")
     CHECK(world.rows4().size() > 2000);
     CHECK(all_paired(world));
 }
+
+TEST_CASE("flows of neighbouring clients and services lie as chance would lay them")
+{
+    World world;
+    std::vector<PodSpec> pods;
+    for (unsigned i = 2; i < 10; i++)
+        pods.push_back(world.pod(i));
+    for (unsigned port = 1000; port < 1008; port++)
+        for (unsigned to = 1; to <= 8; to++)
+            for (unsigned i = 0; i < 8; i++) {
+                world.from_pod(pods[i],
+                               udp(fmt::format("10.244.1.{}:{}", 2 + i, port), fmt::format("10.244.2.{}:53", to)));
+                world.from_pod(pods[i], udp(fmt::format("[fd00:10:244:1::{}]:{}", 2 + i, port),
+                                            fmt::format("[fd00:10:244:2::{}]:53", to)));
+            }
+
+    // 1024 rows in 1024 buckets leave 1/e of them empty: 377, give or take 15.
+    const auto used = [](const auto &buckets) {
+        unsigned count = 0;
+        for (uint32_t i = 0; i < 1024; i++)
+            count += std::ranges::any_of(buckets[i].row, [](const auto &row) { return row.head.word & TW_FLOW_STATE; });
+        return count;
+    };
+    CHECK(used(world.arrays.flows4) > 560);
+    CHECK(used(world.arrays.flows6) > 560);
+}
