@@ -167,12 +167,16 @@ inline_always long error_replace(struct __sk_buff *skb, struct answer_room *room
 inline_always u32 error_quote(struct __sk_buff *skb, struct answer_room *room, u32 head, const bool v6)
 {
     const u32 max = (v6 ? ERROR6_MAX : ERROR4_MAX) - head;
-    u32 size = skb->len - ETH_HLEN;
+    u32 size = skb->len - ETH_HLEN, rest;
 
     if (size > max)
         size = max;
-    asm volatile("" : "+r"(size)); /* so that the verifier sees the bounds where they are needed */
-    if (!size || size > max || bpf_skb_load_bytes(skb, ETH_HLEN, &room->frame.bytes[ERROR_FRAME_IP + head], size))
+    rest = size - 1;
+    asm volatile("" : "+r"(rest)); /* Linux 6.1 takes "not 0" for no lower bound, but an addition for one */
+    if (rest >= max)
+        return 0;
+    size = rest + 1;
+    if (bpf_skb_load_bytes(skb, ETH_HLEN, &room->frame.bytes[ERROR_FRAME_IP + head], size))
         return 0;
     return size;
 }

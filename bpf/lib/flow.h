@@ -155,6 +155,24 @@ inline_always u32 flow_hash(const struct tuple *t, const bool v6)
     return flow_mix_ports(hash, t->source_port, t->destination_port, t->protocol);
 }
 
+/* The hash by which a table places its rows. Layout version 1, which had no spill area, did so by another one. */
+inline_always u32 flow_hash_in(const struct tuple *t, u32 table, const bool v6)
+{
+    u64 ports = (u64)t->protocol << 32 | (u32)t->source_port << 16 | t->destination_port, hash = config.flow_seed;
+
+    if (!table || config.previous_window)
+        return flow_hash(t, v6);
+    if (v6) {
+        hash = flow_mix(hash, address_half(&t->source, 0), 0x9e3779b97f4a7c15);
+        hash = flow_mix(hash, address_half(&t->source, 1), 0xbf58476d1ce4e5b9);
+        hash = flow_mix(hash, address_half(&t->destination, 0), 0x94d049bb133111eb);
+        hash = flow_mix(hash, address_half(&t->destination, 1), 0x9e3779b97f4a7c15);
+    } else {
+        hash = flow_mix(hash, (u64)t->source.word[3] << 32 | t->destination.word[3], 0x9e3779b97f4a7c15);
+    }
+    return ((hash ^ ports) * 0xd6e8feb86659fd93) >> 32;
+}
+
 /* What tells the tables apart. Bucket numbers are taken from above the bits that choose a way. */
 inline_always u32 flow_mask(u32 table)
 {
@@ -407,6 +425,7 @@ inline_always int flow_search(const struct tuple *t, struct flow *f, u32 hash, c
     }
     if (!config.previous_mask)
         return false;
+    hash = flow_hash_in(t, TW_FLOW_PREVIOUS, v6);
 #pragma clang loop unroll(disable)
     for (u32 i = 0; i < TW_FLOW_WAYS + config.previous_window; i++) {
         u32 place = flow_candidate(hash, i, TW_FLOW_PREVIOUS);
@@ -594,10 +613,11 @@ struct plan {
     u32 back;
     u32 judged;
     u32 service;
-    u32 table; /* to put it into: TW_FLOW_PREVIOUS or 0 */
-    u32 pair;  /* place of the flow's other row, TW_FLOW_ALONE if this is the first one */
-    u32 hash;
-    u32 place; /* the best one so far, with its rank, and what the word of its row was */
+    u32 table;     /* to put it into: TW_FLOW_PREVIOUS or 0 */
+    u32 pair;      /* place of the flow's other row, TW_FLOW_ALONE if this is the first one */
+    u32 hash;      /* of the key, in the table to put it into */
+    u32 elsewhere; /* and in the other one */
+    u32 place;     /* the best one so far, with its rank, and what the word of its row was */
     u32 rank;
     u32 word;
     u32 seen; /* the word of the row that was looked at last */
@@ -790,10 +810,11 @@ inline_always bool row_at_home(const struct tw_flow *row, u32 hash, u32 table, c
 inline_always int bucket_spills_in(u32 hash, u32 table, const bool v6)
 {
 #pragma clang loop unroll(disable)
-    for (u32 i = 0; i < flow_window(table); i++) {
+    for (u32 i = 0; i < TW_FLOW_WINDOW; i++) {
         struct tw_flow *row = flow_row(flow_spill_place(hash, i, table), v6);
 
-        if (row && flow_state(READ_ONCE(row->word)) != TW_FLOW_FREE && row_at_home(row, hash, table, v6))
+        if (i < flow_window(table) && row && flow_state(READ_ONCE(row->word)) != TW_FLOW_FREE &&
+            row_at_home(row, hash, table, v6))
             return true;
     }
     return false;
@@ -833,8 +854,9 @@ __weak int row_choose(struct plan *plan, bool spilled, bool v6)
     if (room && !spilled)
         return true;
 #pragma clang loop unroll(disable)
-    for (u32 i = 0; i < flow_window(plan->table); i++)
-        row_consider(flow_spill_place(plan->hash, i, plan->table), plan, room ? RANK_SAME : RANK_ONE_WAY, v6);
+    for (u32 i = 0; i < TW_FLOW_WINDOW; i++)
+        if (i < flow_window(plan->table))
+            row_consider(flow_spill_place(plan->hash, i, plan->table), plan, room ? RANK_SAME : RANK_ONE_WAY, v6);
     return true;
 }
 
@@ -870,9 +892,13 @@ __weak int row_elsewhere(struct plan *plan, bool v6)
         return FLOW_BUSY;
     table = plan->table ^ TW_FLOW_PREVIOUS;
 #pragma clang loop unroll(disable)
-    for (u32 i = 0; i < TW_FLOW_WAYS + flow_window(table); i++) {
-        u32 place = flow_candidate(plan->hash, i, table);
-        u32 rank = row_rank(place, plan, v6) >> RANK_SHIFT;
+    for (u32 i = 0; i < TW_FLOW_WAYS + TW_FLOW_WINDOW; i++) {
+        u32 place = flow_candidate(plan->elsewhere, i, table);
+        u32 rank;
+
+        if (i >= TW_FLOW_WAYS + flow_window(table))
+            break;
+        rank = row_rank(place, plan, v6) >> RANK_SHIFT;
 
         if (rank == RANK_EXISTS)
             return FLOW_EXISTS;
@@ -896,12 +922,13 @@ inline_always int row_insert(struct plan *plan, const bool v6)
 
     if (!plan)
         return FLOW_BUSY;
-    plan->hash = flow_hash(&plan->key, v6);
+    plan->hash = flow_hash_in(&plan->key, config.previous_mask ? plan->table : 0, v6);
     first = flow_first(plan->hash, plan->table, v6);
     if (!first || !bucket_lock(first))
         return FLOW_BUSY;
     if (config.previous_mask && !plan->moves) {
-        elsewhere = flow_first(plan->hash, plan->table ^ TW_FLOW_PREVIOUS, v6);
+        plan->elsewhere = flow_hash_in(&plan->key, plan->table ^ TW_FLOW_PREVIOUS, v6);
+        elsewhere = flow_first(plan->elsewhere, plan->table ^ TW_FLOW_PREVIOUS, v6);
         if (!elsewhere || !bucket_lock(elsewhere)) {
             bucket_unlock(first);
             return FLOW_BUSY;

@@ -513,27 +513,80 @@ TEST_CASE("a change of the flow table of which only the last pin was left is ove
     CHECK_FALSE(agent.arrays.previous);
 }
 
+namespace {
+
+/// The hash by which layout version 1 placed a row: written anew, from what that version did.
+template<typename Row>
+uint32_t hash_of_version_1(const Row &row, uint64_t seed)
+{
+    const auto mix = [](uint64_t hash, uint64_t value, uint64_t factor) {
+        hash = (hash ^ value) * factor;
+        return hash ^ (hash >> 32);
+    };
+    uint64_t hash = seed;
+    if constexpr (std::is_same_v<Row, tw_flow4>) {
+        hash = mix(hash, uint64_t{row.source} << 32 | row.destination, 0x9e3779b97f4a7c15);
+    } else {
+        const auto half = [](const tw_address &address, size_t which) {
+            return uint64_t{address.word[2 * which + 1]} << 32 | address.word[2 * which];
+        };
+        hash = mix(hash, half(row.source, 0), 0x9e3779b97f4a7c15);
+        hash = mix(hash, half(row.source, 1), 0xbf58476d1ce4e5b9);
+        hash = mix(hash, half(row.destination, 0), 0x94d049bb133111eb);
+        hash = mix(hash, half(row.destination, 1), 0x9e3779b97f4a7c15);
+    }
+    const uint64_t ports = uint64_t{row.head.protocol} << 32 |
+                           static_cast<uint32_t>(row.head.source_port << 16 | row.head.destination_port);
+    return static_cast<uint32_t>(((hash ^ ports) * 0xd6e8feb86659fd93) >> 32);
+}
+
+/// Puts the rows that are in use where version 1 would have them.
+template<typename Bucket>
+void place_as_version_1(const MappedArray<Bucket> &from, MappedArray<Bucket> to, uint64_t seed)
+{
+    std::map<uint32_t, uint32_t> places; // old to new
+    const auto row_at = [](auto &buckets, uint32_t place) -> auto & {
+        return buckets[place / TW_FLOW_WAYS].row[place % TW_FLOW_WAYS];
+    };
+    for (uint32_t place = 0; place < from.size() * TW_FLOW_WAYS; place++) {
+        const auto &row = row_at(from, place);
+        if ((row.head.word & TW_FLOW_STATE) == TW_FLOW_FREE)
+            continue;
+        const uint32_t hash = hash_of_version_1(row, seed);
+        const uint32_t bucket = hash / TW_FLOW_WAYS & (to.size() - 1);
+        uint32_t nth = 0;
+        const auto candidate = [&] { return bucket * TW_FLOW_WAYS + ((hash ^ nth) & (TW_FLOW_WAYS - 1)); };
+        while (nth < TW_FLOW_WAYS && row_at(to, candidate()).head.word != 0)
+            nth++;
+        REQUIRE(nth < TW_FLOW_WAYS);
+        row_at(to, candidate()) = row;
+        places[place] = candidate();
+    }
+    for (const auto &[old, place] : places)
+        row_at(to, place).head.pair = places.at(row_at(from, old).head.pair);
+}
+
+} // namespace
+
 TEST_CASE("a table of layout version 1 is taken over with its flows")
 {
     World world;
     const PinsGone gone;
     Exchanges flows(world, 50);
     flows.exchange();
-    const auto fabricate = [&](const Map &map) { // the same rows, without a spill area
+    const auto fabricate = [&]<typename Bucket>(const Map &map, const MappedArray<Bucket> &from) {
         bpf_map_create_opts options{};
         options.sz = sizeof(options);
         options.map_flags = map.flags();
-        const uint32_t buckets = map.capacity() / 5 * 4;
+        const uint32_t buckets = map.capacity() / 5 * 4; // without a spill area
         Fd fd(bpf_map_create(BPF_MAP_TYPE_ARRAY, map.name().c_str(), 4, map.value_size(), buckets, &options));
         const Map old = must(Map::adopt(std::move(fd), map.name()));
-        const Mapping from = must(Mapping::of(map, true));
-        const Mapping to = must(Mapping::of(old, true));
-        std::memcpy(to.data(), from.data(), size_t{buckets} * map.value_size());
+        place_as_version_1(from, must(MappedArray<Bucket>::of(old, true)), world.arrays.layout[0].flow_seed);
         must(pin_over(old.fd(), fmt::format("{}/{}", pins, map.name())));
     };
     REQUIRE(buckets_marked(world.arrays) == 0);
-    fabricate(world.datapath->maps().flows4);
-    fabricate(world.datapath->maps().flows6);
+    fabricate(world.datapath->maps().flows4, world.arrays.flows4);
+    fabricate(world.datapath->maps().flows6, world.arrays.flows6);
     world.arrays.layout[0].version = 1;
 
     Agent agent(World::options());
