@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/node/reserved_ports.h"
 
+#include <catch2/catch_test_macros.hpp>
+
 namespace thruway {
 namespace {
 
