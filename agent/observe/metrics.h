@@ -26,7 +26,7 @@ struct MetricsSnapshot {
     std::vector<Fill> fill;
     std::vector<Objects> objects;
     std::vector<std::pair<ServiceKey, uint32_t>> services; ///< with their ids
-    std::shared_ptr<const FlowArrays> previous; ///< while the flow table changes its size or layout
+    std::shared_ptr<const FlowArrays> previous;            ///< while the flow table changes its size or layout
 };
 
 /// Metrics as Prometheus scrapes them. Names that kube-proxy has too mean what they mean there (pkg/proxy/metrics in

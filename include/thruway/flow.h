@@ -114,14 +114,14 @@ TW_LAYOUT(struct tw_purge, 24);
 
 /* What gc is asked to do, and what it says: a walk over some buckets of one table. */
 struct tw_gc {
-    __u32 table;   /* 0 or TW_FLOW_PREVIOUS */
-    __u32 v6;      /* 0: IPv4 */
-    __u32 first;   /* bucket to begin with; buckets of the spill area count on behind the others */
-    __u32 count;   /* how many buckets */
-    __u32 purges;  /* so many rows of `purges` hold */
-    __u32 moves;   /* 1: move flows of the previous table to the current one */
-    __u32 now;     /* tick of tw_clock: syscall programs have no helper for it */
-    __u32 rows;    /* out: rows that are in use after it */
+    __u32 table;  /* 0 or TW_FLOW_PREVIOUS */
+    __u32 v6;     /* 0: IPv4 */
+    __u32 first;  /* bucket to begin with; buckets of the spill area count on behind the others */
+    __u32 count;  /* how many buckets */
+    __u32 purges; /* so many rows of `purges` hold */
+    __u32 moves;  /* 1: move flows of the previous table to the current one */
+    __u32 now;    /* tick of tw_clock: syscall programs have no helper for it */
+    __u32 rows;   /* out: rows that are in use after it */
 };
 TW_LAYOUT(struct tw_gc, 32);
 

@@ -72,7 +72,8 @@ TEST_CASE("an agent that cannot run says in one line what to mend")
           "thruway-agent: source: must be kube or file:DIR, is \"etcd\"");
     CHECK(refusal(lab, with(good, "--config", "/nowhere"), 2) ==
           "thruway-agent: cannot read /nowhere: No such file or directory");
-    CHECK(refusal(lab, with(good, "--sock", "pods"), 2) == "thruway-agent: --sock: must be off, host or all, is \"pods\"");
+    CHECK(refusal(lab, with(good, "--sock", "pods"), 2) ==
+          "thruway-agent: --sock: must be off, host or all, is \"pods\"");
     CHECK(refusal(lab, with(good, "--uplink", "eth7"), 1) ==
           "thruway-agent: uplink: cannot find interface eth7: No such device");
     CHECK(refusal(lab, with(good, "--bpffs", "/tmp/thruway"), 1) ==
