@@ -71,8 +71,13 @@ constexpr std::array not_honoured{
 /// kubeadm writes every field, most of them as what leaves the default in place.
 bool says_something(const json &value)
 {
-    return !value.is_null() && value != "" && value != "0s" && value != 0 && value != false &&
-           !((value.is_array() || value.is_object()) && value.empty());
+    if (value.is_string()) {
+        const auto &text = value.get_ref<const std::string &>();
+        return !text.empty() && text != "0s";
+    }
+    if (value.is_array() || value.is_object())
+        return !value.empty();
+    return !value.is_null() && value != 0 && value != false;
 }
 
 /// Seconds of a duration as Go writes it: "1h30m", "500ms".
@@ -85,7 +90,8 @@ std::optional<double> parse_duration(std::string_view text)
         double number = 0;
         const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
         text.remove_prefix(static_cast<size_t>(end - text.data()));
-        const auto unit = std::ranges::find_if(units, [&](const auto &item) { return text.starts_with(item.first); });
+        const auto *const unit =
+            std::ranges::find_if(units, [&](const auto &item) { return text.starts_with(item.first); });
         if (error != std::errc{} || unit == std::end(units))
             return std::nullopt;
         total += number * unit->second;

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-struct datapath; // the skeleton
+struct datapath; // NOLINT(readability-identifier-naming): the skeleton, as bpftool names it
 
 namespace thruway {
 

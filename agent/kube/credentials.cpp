@@ -26,7 +26,7 @@ Access with(Access access, const ExecCredential &credential)
 
 } // namespace
 
-void Credentials::get(bool refused, Done done)
+void Credentials::get(bool refused, const Done &done)
 {
     auto access = read_access(options_);
     if (!access || !access->exec)

@@ -20,7 +20,7 @@ public:
 
     /// Reads files anew, and asks a plugin if what it has handed out has expired or is `refused`. Calls `done` once,
     /// maybe before it returns; must not be called before that has happened.
-    void get(bool refused, Done done);
+    void get(bool refused, const Done &done);
 
 private:
     void on_handed_out(Access access, Result<ExecCredential> credential, const Done &done);

@@ -206,7 +206,7 @@ TEST_CASE("each kind of flow is forgotten after its own time, and not before")
         world.from_pod(a, first);
         world.from_pod(b, first.reversed().with_flags(flags));
     };
-    Timeouts timeouts;
+    const Timeouts timeouts;
     uint32_t seconds = 0;
 
     SECTION("half-open")
@@ -448,7 +448,7 @@ TEST_CASE("a change of the flow table that was cut short is gone on with")
 
     SECTION("before new flows went to the new table")
     {
-        Agent killed(with_rows(8192));
+        const Agent killed(with_rows(8192));
     }
     SECTION("while programs were replaced for the last time")
     {

@@ -149,7 +149,7 @@ void FakeApiServer::put(const std::string &resource, Json object)
     object["apiVersion"] = types.at(resource).version;
     object["metadata"]["resourceVersion"] = std::to_string(version_ + 1);
     objects[key] = object;
-    record(resource, type, std::move(object));
+    record(resource, type, object);
 }
 
 void FakeApiServer::remove(const std::string &resource, const std::string &space, const std::string &name)
@@ -159,10 +159,10 @@ void FakeApiServer::remove(const std::string &resource, const std::string &space
     if (!node)
         return;
     node.mapped()["metadata"]["resourceVersion"] = std::to_string(version_ + 1);
-    record(resource, "DELETED", std::move(node.mapped()));
+    record(resource, "DELETED", node.mapped());
 }
 
-void FakeApiServer::record(const std::string &resource, const std::string &type, Json object)
+void FakeApiServer::record(const std::string &resource, const std::string &type, const Json &object)
 {
     events_.push_back({++version_, resource, type, object.dump()});
     if (events_.size() > remembered) {

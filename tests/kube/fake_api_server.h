@@ -98,7 +98,7 @@ private:
     void watch(Connection &connection, const std::string &resource, const FakeRequest &request);
     /// False if the stream has been cut.
     bool send_events(Connection &connection, const std::string &resource, const std::string &events);
-    void record(const std::string &resource, const std::string &type, Json object);
+    void record(const std::string &resource, const std::string &type, const Json &object);
     [[nodiscard]] std::string bookmark(const std::string &resource, uint64_t version, bool initial_end) const;
     void wait_while_frozen(Connection &connection);
 

@@ -18,7 +18,7 @@ Lab thruway_lab(Options options = {});
 struct WebService {
     unsigned number = 1;           ///< 10.96.0.NUMBER and fd00:96::NUMBER; node ports are counted up from 30080
     std::vector<std::string> pods; ///< "pod-2-1", as the lab names them
-    std::vector<unsigned> nodes{}; ///< those whose own processes serve
+    std::vector<unsigned> nodes;   ///< those whose own processes serve
 
     [[nodiscard]] std::string name() const { return fmt::format("web-{}", number); }
     [[nodiscard]] std::string cluster(Family family, uint16_t port) const;
