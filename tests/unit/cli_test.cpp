@@ -362,7 +362,7 @@ TEST_CASE("an end of a trace is an address, or a name with or without a namespac
 TEST_CASE("the destination of a trace may be a Service, by port or without, or a pod")
 {
     const Names names(web(), {});
-    const auto find = [&](const char *text, std::optional<std::string> protocol = {}) {
+    const auto find = [&](const char *text, const std::optional<std::string> &protocol = {}) {
         return find_destination(parse_trace_end(text).value(), protocol, names);
     };
     for (const char *text : {"web", "default/web", "web:80", "default/web:http"}) {

@@ -48,7 +48,7 @@ Result<> all(std::initializer_list<Result<>> steps)
     return {};
 }
 
-bench_packet packet(const Address &client, uint32_t client_port, const Address &frontend, uint16_t dialled)
+tw_bench_packet packet(const Address &client, uint32_t client_port, const Address &frontend, uint16_t dialled)
 {
     return {client.raw().word[3], frontend.raw().word[3], htons(static_cast<uint16_t>(first_client_port + client_port)),
             htons(dialled), 0};
@@ -64,13 +64,13 @@ ServicePlan service(const std::string &name, const Address &address, uint16_t di
 
 } // namespace
 
-bench_packet PacketNode::to_cluster_ip(uint32_t number)
+tw_bench_packet PacketNode::to_cluster_ip(uint32_t number)
 {
     return packet(v4(10, 244, 1, 2 + number % clients), number / clients / cluster_ips,
                   v4(10, 96, 0, 1 + number / clients % cluster_ips), port);
 }
 
-bench_packet PacketNode::to_node_port(uint32_t number)
+tw_bench_packet PacketNode::to_node_port(uint32_t number)
 {
     return packet(v4(198, 51, 100, 1 + number % outside), number / outside, node_address(), node_port_number);
 }

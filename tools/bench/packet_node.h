@@ -24,8 +24,8 @@ public:
     ~PacketNode();
 
     /// What client `number` sends to a ClusterIP, or to the NodePort: all are different, for millions of clients.
-    static bench_packet to_cluster_ip(uint32_t number);
-    static bench_packet to_node_port(uint32_t number);
+    static tw_bench_packet to_cluster_ip(uint32_t number);
+    static tw_bench_packet to_node_port(uint32_t number);
 
     /// A loaded program by its name.
     [[nodiscard]] Result<Fd> program(const std::string &name) const;

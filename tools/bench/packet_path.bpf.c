@@ -4,14 +4,14 @@
 #include "bpf/lib/flow.h"
 #include "tools/bench/packet_path_list.h"
 
-struct bench_walk walk;
+struct tw_bench_walk walk;
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(map_flags, BPF_F_MMAPABLE);
     __uint(max_entries, 1);
     __type(key, u32);
-    __type(value, struct bench_packet);
+    __type(value, struct tw_bench_packet);
 } list SEC(".maps");
 
 /* What is to be measured. */
@@ -25,14 +25,14 @@ struct {
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, 1);
-    __type(key, struct bench_packet);
+    __type(key, struct tw_bench_packet);
     __type(value, u64);
 } hash SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 1);
-    __type(key, struct bench_packet);
+    __type(key, struct tw_bench_packet);
     __type(value, u64);
 } lru SEC(".maps");
 
@@ -42,7 +42,7 @@ inline_always bool next_packet(void *data, void *end)
 {
     struct iphdr *ip = data + ETH_HLEN;
     struct tcphdr *tcp = (void *)(ip + 1);
-    struct bench_packet *packet;
+    struct tw_bench_packet *packet;
     u32 at = walk.at;
 
     packet = bpf_map_lookup_elem(&list, &at);
@@ -74,7 +74,7 @@ int empty(struct __sk_buff *skb)
     return VERDICT_NEXT;
 }
 
-inline_always bool key_of(const struct __sk_buff *skb, struct bench_packet *key)
+inline_always bool key_of(const struct __sk_buff *skb, struct tw_bench_packet *key)
 {
     struct iphdr *ip = (void *)(long)skb->data + ETH_HLEN;
     struct tcphdr *tcp = (void *)(ip + 1);
@@ -92,7 +92,7 @@ inline_always bool key_of(const struct __sk_buff *skb, struct bench_packet *key)
 SEC("tc")
 int find_flow(struct __sk_buff *skb)
 {
-    struct bench_packet key = {};
+    struct tw_bench_packet key = {};
     struct tw_flow *row = 0;
     struct tuple tuple = {.protocol = IPPROTO_TCP};
     struct flow flow = {};
@@ -109,7 +109,7 @@ int find_flow(struct __sk_buff *skb)
 SEC("tc")
 int find_hash(struct __sk_buff *skb)
 {
-    struct bench_packet key = {};
+    struct tw_bench_packet key = {};
 
     return key_of(skb, &key) && bpf_map_lookup_elem(&hash, &key) ? VERDICT_NEXT : VERDICT_DROP;
 }
@@ -117,7 +117,7 @@ int find_hash(struct __sk_buff *skb)
 SEC("tc")
 int find_lru(struct __sk_buff *skb)
 {
-    struct bench_packet key = {};
+    struct tw_bench_packet key = {};
 
     return key_of(skb, &key) && bpf_map_lookup_elem(&lru, &key) ? VERDICT_NEXT : VERDICT_DROP;
 }

@@ -31,7 +31,7 @@ constexpr uint8_t ack = 0x10;
 constexpr int verdict_next = -1;
 constexpr int verdict_redirect = 7;
 
-using Packets = std::vector<bench_packet>;
+using Packets = std::vector<tw_bench_packet>;
 
 double cpu_nanoseconds()
 {
@@ -98,7 +98,7 @@ private:
     };
 
     std::unique_ptr<packet_path, Closer> skeleton_;
-    MappedArray<bench_packet> list_;
+    MappedArray<tw_bench_packet> list_;
     uint32_t count_ = 0;
 };
 
@@ -164,7 +164,7 @@ Result<std::unique_ptr<Driver>> Driver::load(PacketNode &node)
     auto map = Map::adopt(Fd(::dup(bpf_map__fd(skeleton.maps.list))), "list");
     if (!map)
         return std::unexpected(map.error());
-    auto list = MappedArray<bench_packet>::of(*map, true);
+    auto list = MappedArray<tw_bench_packet>::of(*map, true);
     if (!list)
         return std::unexpected(list.error());
     driver->list_ = std::move(*list);
@@ -229,7 +229,7 @@ Result<> Driver::fill_hashes(const Packets &keys) const
 /// One kind of traffic: what clients send first, and by which programs both directions pass.
 struct Traffic {
     std::string name;
-    std::function<bench_packet(uint32_t)> packet;
+    std::function<tw_bench_packet(uint32_t)> packet;
     Target forth;
     Target back;
 };

@@ -4,20 +4,20 @@
 #include <thruway/types.h>
 
 /* One packet of the list that the driver walks, in network byte order. */
-struct bench_packet {
+struct tw_bench_packet {
     __u32 source;
     __u32 destination;
     __u16 source_port;
     __u16 destination_port;
     __u32 unused;
 };
-TW_LAYOUT(struct bench_packet, 16);
+TW_LAYOUT(struct tw_bench_packet, 16);
 
 /* How the driver walks: written by the bench between runs. */
-struct bench_walk {
+struct tw_bench_walk {
     __u32 at;
     __u32 count; /* of the packets in the list; then it begins anew */
     __u32 tcp_flags;
     __u32 unused;
 };
-TW_LAYOUT(struct bench_walk, 16);
+TW_LAYOUT(struct tw_bench_walk, 16);
