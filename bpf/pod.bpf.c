@@ -117,8 +117,12 @@ inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
     if (unlikely(p.kind != KIND_FLOW)) {
         if (p.kind == KIND_ICMP_ERROR)
             return v6 ? from_pod_error6(skb, &p) : from_pod_error4(skb, &p);
-        if (p.kind == KIND_ICMP_OTHER) /* neighbour discovery */
-            return VERDICT_NEXT;
+        if (p.kind == KIND_ICMP_OTHER) {
+            reason = pod_source(skb, &p, &f.back);
+            if (reason && v6 && address_is_link(&p.tuple.source)) /* neighbour discovery, multicast listeners */
+                reason = TW_PASS;
+            return reason ? drop(reason, TW_HOOK_FROM_POD, length) : VERDICT_NEXT;
+        }
         if (p.kind == KIND_FRAGMENT) {
             reason = fragment_recall(&p, f.now, v6);
             if (reason)

@@ -104,6 +104,13 @@ inline_always bool address_is_group(const struct tw_address *a)
     return first >= (address_is4(a) ? 0xe0000000 : 0xff000000);
 }
 
+/* True for an IPv6 address that holds on one link only, and for the unspecified one, which is nobody's yet. */
+inline_always bool address_is_link(const struct tw_address *a)
+{
+    return (a->word[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) ||
+           !(a->word[0] | a->word[1] | a->word[2] | a->word[3]);
+}
+
 /* One of the two 8-byte halves of an address. */
 inline_always u64 address_half(const struct tw_address *a, int which)
 {

@@ -115,6 +115,26 @@ TEST_CASE("a pod that sends from an address that is not its own is dropped")
     CHECK(world.drops(TW_DROP_BAD_SOURCE) == 2);
 }
 
+TEST_CASE("ICMP that is neither echo nor error passes from the pod's own addresses only")
+{
+    World world;
+    const PodSpec &pod = world.pod(2);
+    world.pod(3);
+    const bool v6 = GENERATE(false, true);
+    Packet asks = v6 ? ping("fd00:10:244:1::2", "2001:db8::1", 7) : ping("10.244.1.2", "192.0.2.1", 7);
+    asks.icmp_type = v6 ? 139 : 13; // node information, timestamp
+
+    CHECK(world.from_pod(pod, asks).verdict == verdict_next);
+    CHECK(world.from_pod(pod, asks.with_source(address(v6 ? "fd00:10:244:1::3" : "10.244.1.3"), 7)).verdict ==
+          verdict_drop);
+    CHECK(world.drops(TW_DROP_BAD_SOURCE) == 1);
+    if (v6) { // a neighbour solicitation, before and after the sender has an address
+        asks.icmp_type = 135;
+        CHECK(world.from_pod(pod, asks.with_source(address("fe80::2"), 7)).verdict == verdict_next);
+        CHECK(world.from_pod(pod, asks.with_source(address("::"), 7)).verdict == verdict_next);
+    }
+}
+
 TEST_CASE("a packet from the net that claims an address of this node is dropped")
 {
     World world;
