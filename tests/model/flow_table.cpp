@@ -17,6 +17,7 @@ FlowTable::FlowTable(bool v6, uint32_t buckets, Complain complain)
     config.flow_mask = buckets - 1;
     config.tcp_established = 1000;
     config.tcp_half_open = config.tcp_closing = config.udp_one_way = config.udp_two_way = config.icmp = 4;
+    table_allocate();
     std::memset(table_memory(v6), 0, size());
 }
 

@@ -147,6 +147,19 @@ struct tw_flow *table_row(__u32 place, bool v6)
     return flow_row(place, v6);
 }
 
+void table_allocate(void)
+{
+    const u32 first = 0;
+
+    bpf_map_lookup_elem(&totals, &first);
+    bpf_map_lookup_elem(&flow_events, &first);
+    bpf_map_lookup_elem(&generations, &first);
+    bpf_map_lookup_elem(&nexthops, &first);
+    bpf_map_lookup_elem(&purges, &first);
+    bpf_map_lookup_elem(&scratch, &first);
+    bpf_map_lookup_elem(&gc_scratch, &first);
+}
+
 void *table_memory(bool v6)
 {
     return flow_bucket(0, v6);

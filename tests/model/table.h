@@ -35,6 +35,9 @@ void table_touch(const struct seen *seen, __u16 now, bool v6);
 
 struct tw_flow *table_row(__u32 place, bool v6);
 
+/* Maps get their memory when they are first looked into: here, before several threads do so. */
+void table_allocate(void);
+
 void *table_memory(bool v6);
 
 #ifdef __cplusplus
