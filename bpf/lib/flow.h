@@ -148,28 +148,26 @@ inline_always u64 flow_mix_ports(u64 hash, u16 source_port, u16 destination_port
     return (hash * 0xd6e8feb86659fd93) >> 32;
 }
 
-inline_always u32 flow_hash(const struct tuple *t, const bool v6)
+inline_always u64 flow_mix_addresses(const struct tuple *t, const bool v6)
 {
-    u64 hash = v6 ? flow_mix6(&t->source, &t->destination) : flow_mix4(t->source.word[3], t->destination.word[3]);
-
-    return flow_mix_ports(hash, t->source_port, t->destination_port, t->protocol);
+    return v6 ? flow_mix6(&t->source, &t->destination) : flow_mix4(t->source.word[3], t->destination.word[3]);
 }
 
-/* The hash by which a table places its rows. Layout version 1, which had no spill area, did so by another one. */
+inline_always u32 flow_hash(const struct tuple *t, const bool v6)
+{
+    return flow_mix_ports(flow_mix_addresses(t, v6), t->source_port, t->destination_port, t->protocol);
+}
+
+/* The hash by which a table places its rows. Layout version 1, which had no spill area, folded the addresses down
+ * first and laid the ports over them as they were. */
 inline_always u32 flow_hash_in(const struct tuple *t, u32 table, const bool v6)
 {
-    u64 ports = (u64)t->protocol << 32 | (u32)t->source_port << 16 | t->destination_port, hash = config.flow_seed;
+    u64 ports = (u64)t->protocol << 32 | (u32)t->source_port << 16 | t->destination_port, hash;
 
     if (!table || config.previous_window)
         return flow_hash(t, v6);
-    if (v6) {
-        hash = flow_mix(hash, address_half(&t->source, 0), 0x9e3779b97f4a7c15);
-        hash = flow_mix(hash, address_half(&t->source, 1), 0xbf58476d1ce4e5b9);
-        hash = flow_mix(hash, address_half(&t->destination, 0), 0x94d049bb133111eb);
-        hash = flow_mix(hash, address_half(&t->destination, 1), 0x9e3779b97f4a7c15);
-    } else {
-        hash = flow_mix(hash, (u64)t->source.word[3] << 32 | t->destination.word[3], 0x9e3779b97f4a7c15);
-    }
+    hash = flow_mix_addresses(t, v6);
+    hash ^= hash >> 32;
     return ((hash ^ ports) * 0xd6e8feb86659fd93) >> 32;
 }
 

@@ -218,6 +218,34 @@ void World::remove_service(const std::string &name)
     services->apply(changes);
 }
 
+namespace {
+
+/// Runs a program once over the packet. The context, of whichever kind, is what the program has made of it afterwards.
+template<typename Context>
+std::pair<int, Bytes> test_run(const Fd &program, const Bytes &packet, Context &context)
+{
+    Bytes out(packet.size() + 256);
+    Context context_out{};
+    bpf_test_run_opts options{};
+
+    options.sz = sizeof(options);
+    options.data_in = packet.data();
+    options.data_size_in = static_cast<uint32_t>(packet.size());
+    options.data_out = out.data();
+    options.data_size_out = static_cast<uint32_t>(out.size());
+    options.ctx_in = &context;
+    options.ctx_size_in = sizeof(context);
+    options.ctx_out = &context_out;
+    options.ctx_size_out = sizeof(context_out);
+    if (const int error = bpf_prog_test_run_opts(program.get(), &options); error != 0)
+        throw std::runtime_error(fmt::format("test run failed: {}", error));
+    out.resize(options.data_size_out);
+    context = context_out;
+    return {static_cast<int>(options.retval), std::move(out)};
+}
+
+} // namespace
+
 Outcome World::run(const std::string &program, unsigned ifindex, const Bytes &packet, uint32_t mark, unsigned segment)
 {
     return run(World::program(program), ifindex, packet, mark, segment);
@@ -236,27 +264,12 @@ void World::walk_flows()
 
 Outcome World::run(const Fd &program, unsigned ifindex, const Bytes &packet, uint32_t mark, unsigned segment)
 {
-    Bytes out(packet.size() + 256);
     __sk_buff context{};
-    __sk_buff context_out{};
-    bpf_test_run_opts options{};
-
     context.ifindex = ifindex;
     context.mark = mark;
     context.gso_size = segment;
-    options.sz = sizeof(options);
-    options.data_in = packet.data();
-    options.data_size_in = static_cast<uint32_t>(packet.size());
-    options.data_out = out.data();
-    options.data_size_out = static_cast<uint32_t>(out.size());
-    options.ctx_in = &context;
-    options.ctx_size_in = sizeof(context);
-    options.ctx_out = &context_out;
-    options.ctx_size_out = sizeof(context_out);
-    if (const int error = bpf_prog_test_run_opts(program.get(), &options); error != 0)
-        throw std::runtime_error(fmt::format("test run failed: {}", error));
-    out.resize(options.data_size_out);
-    return {static_cast<int>(options.retval), {out}, context_out.mark};
+    auto [verdict, out] = test_run(program, packet, context);
+    return {verdict, {std::move(out)}, context.mark};
 }
 
 Walk World::dry_run(HookIndex hook, unsigned ifindex, const Packet &packet)
@@ -281,24 +294,11 @@ tw_snat World::snat() const
 
 Outcome World::run_xdp(unsigned ifindex, const Bytes &packet)
 {
-    const Fd fd(bpf_obj_get(fmt::format("{}/programs/xdp_net", pins).c_str()));
-    Bytes out(packet.size() + 256);
     xdp_md context{};
-    bpf_test_run_opts options{};
-
     context.data_end = static_cast<uint32_t>(packet.size());
     context.ingress_ifindex = ifindex;
-    options.sz = sizeof(options);
-    options.data_in = packet.data();
-    options.data_size_in = static_cast<uint32_t>(packet.size());
-    options.data_out = out.data();
-    options.data_size_out = static_cast<uint32_t>(out.size());
-    options.ctx_in = &context;
-    options.ctx_size_in = sizeof(context);
-    if (const int error = bpf_prog_test_run_opts(fd.get(), &options); error != 0)
-        throw std::runtime_error(fmt::format("xdp_net: test run failed: {}", error));
-    out.resize(options.data_size_out);
-    return {static_cast<int>(options.retval), {out}, 0};
+    auto [verdict, out] = test_run(program("xdp_net"), packet, context);
+    return {verdict, {std::move(out)}, 0};
 }
 
 uint64_t World::drops(tw_drop reason, tw_hook hook) const
