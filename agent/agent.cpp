@@ -289,14 +289,19 @@ void Agent::take(Change &change)
 void Agent::apply()
 {
     const auto start = std::chrono::steady_clock::now();
+    apply_services();
+    apply_nodes();
+    metrics_.synced(std::chrono::steady_clock::now() - start);
+}
+
+void Agent::apply_services()
+{
     for (const std::string &line : service_tables_->apply(services_.take_changes()))
         refuse(line);
     for (const std::string &line : services_.take_refusals())
         refuse(line);
     for (const tw_purge &purge : service_tables_->take_purges())
         gc_->purge(purge);
-    apply_nodes();
-    metrics_.synced(std::chrono::steady_clock::now() - start);
 }
 
 void Agent::apply_nodes()
@@ -321,11 +326,8 @@ void Agent::on_synced()
         refuse(line);
     nexthops_->sweep();
     host_->sweep();
-    if (datapath_.fresh()) { // pods were served by somebody else until now
+    if (datapath_.fresh())
         datapath_.commit();
-        if (auto taken = pods_->take_over(); !taken)
-            spdlog::error("{}", taken.error().text());
-    }
     if (!nodes_.self())
         refuse(fmt::format("Node {}: there is no such object: this node's pods get no addresses", config_.node));
     const auto took = std::chrono::steady_clock::now() - start;

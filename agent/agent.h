@@ -56,6 +56,7 @@ private:
     void on_synced();
     void take(Change &change);
     void apply();
+    void apply_services();
     void apply_nodes();
     Result<> attach_sockets();
     void use_current_table();

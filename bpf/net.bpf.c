@@ -8,12 +8,12 @@
 
 __weak int from_net_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
 {
-    return p && f ? net_open(skb, skb->ifindex, p, f, stale, false) : TW_DROP_FLOW_BUSY;
+    return p && f ? net_open(skb, skb, skb->ifindex, p, f, stale, false) : TW_DROP_FLOW_BUSY;
 }
 
 __weak int from_net_open6(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
 {
-    return p && f ? net_open(skb, skb->ifindex, p, f, stale, true) : TW_DROP_FLOW_BUSY;
+    return p && f ? net_open(skb, skb, skb->ifindex, p, f, stale, true) : TW_DROP_FLOW_BUSY;
 }
 
 /* An ICMP error from outside: about a packet of a flow, or the host's own business. */
@@ -56,6 +56,8 @@ inline_always int from_net_family(struct __sk_buff *skb, const bool v6)
     if (reason)
         return reason == TW_DROP_UNKNOWN_PROTOCOL ? VERDICT_NEXT : drop(reason, TW_HOOK_FROM_NET, length);
     if (unlikely(p.kind != KIND_FLOW)) {
+        if (!open_carries())
+            return VERDICT_NEXT;
         if (p.kind == KIND_ICMP_ERROR)
             return v6 ? from_net_error6(skb, &p) : from_net_error4(skb, &p);
         if (p.kind == KIND_ICMP_OTHER)
@@ -128,7 +130,7 @@ inline_always int to_net_open(struct __sk_buff *skb, const struct packet *p, str
         u32 ifindex = skb->ifindex, *uplink = bpf_map_lookup_elem(&ifindexes, &ifindex);
 
         f->next = uplink ? *uplink : NEXTHOP_STACK;
-        return open_flow(skb, p, f, false, v6);
+        return open_flow(skb, skb, p, f, false, v6);
     }
     if (!packet_opens(p) ||
         !service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen) ||
@@ -139,7 +141,7 @@ inline_always int to_net_open(struct __sk_buff *skb, const struct packet *p, str
         reason = route(skb, LOOPBACK_IFINDEX, &f->to.destination, &p->tuple.source, &f->next);
     if (!reason && f->next == NEXTHOP_STACK && !host_device())
         return OPEN_PASS;
-    return reason ? reason : open_flow(skb, p, f, true, v6);
+    return reason ? reason : open_flow(skb, skb, p, f, true, v6);
 }
 
 __weak int to_net_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)

@@ -62,7 +62,7 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
     reason = route(skb, skb->ifindex, &f->to.destination, &p->tuple.source, &f->next);
     if (!reason && f->service && f->next == f->back) /* to itself: it must not take the reply for its own packet */
         reason = snat_source(f, v6);
-    return reason ? reason : open_flow(skb, p, f, false, v6);
+    return reason ? reason : open_flow(skb, 0, p, f, false, v6);
 }
 
 __weak int from_pod_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)
@@ -115,6 +115,8 @@ inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
     if (reason)
         return drop(reason, TW_HOOK_FROM_POD, length);
     if (unlikely(p.kind != KIND_FLOW)) {
+        if (!open_carries())
+            return VERDICT_NEXT;
         if (p.kind == KIND_ICMP_ERROR)
             return v6 ? from_pod_error6(skb, &p) : from_pod_error4(skb, &p);
         if (p.kind == KIND_ICMP_OTHER) {
@@ -192,7 +194,7 @@ inline_always int to_pod_open(struct __sk_buff *skb, const struct packet *p, str
     f->to = p->tuple;
     f->flags = 0;
     f->service = 0;
-    return open_flow(skb, p, f, false, v6);
+    return open_flow(skb, 0, p, f, false, v6);
 }
 
 __weak int to_pod_open4(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale)

@@ -79,16 +79,17 @@ inline_always bool frame_for_uplink(struct xdp_md *ctx)
 
 __weak int xdp_net_open4(struct xdp_md *ctx, const struct packet *p, struct flow *f)
 {
-    return p && f ? net_open(ctx, ctx->ingress_ifindex, p, f, false, false) : TW_DROP_FLOW_BUSY;
+    return p && f ? net_open(ctx, 0, ctx->ingress_ifindex, p, f, false, false) : TW_DROP_FLOW_BUSY;
 }
 
 __weak int xdp_net_open6(struct xdp_md *ctx, const struct packet *p, struct flow *f)
 {
-    return p && f ? net_open(ctx, ctx->ingress_ifindex, p, f, false, true) : TW_DROP_FLOW_BUSY;
+    return p && f ? net_open(ctx, 0, ctx->ingress_ifindex, p, f, false, true) : TW_DROP_FLOW_BUSY;
 }
 
 /* The packet's flow, found or opened: TW_PASS, OPEN_PASS or a reason to drop. Rows to be mended are left to tc, and so
- * is a service without backends, which owes an answer. */
+ * is a service without backends, which owes an answer. So are all new flows while a former proxy's may be met: only tc
+ * programs can see those. */
 inline_always int xdp_flow(struct xdp_md *ctx, const struct packet *p, struct flow *f, struct tw_flow **row,
                            const bool v6)
 {
@@ -100,7 +101,8 @@ inline_always int xdp_flow(struct xdp_md *ctx, const struct packet *p, struct fl
 
         if (likely(result == FLOW_FOUND && !flow_reopens(f, p)))
             return TW_PASS;
-        if (tries || result == FLOW_STALE || !packet_opens(p) || !frame_for_uplink(ctx))
+        if (tries || result == FLOW_STALE || !packet_opens(p) || !open_carries() || snat_adopts() ||
+            !frame_for_uplink(ctx))
             break;
         outcome = v6 ? xdp_net_open6(ctx, p, f) : xdp_net_open4(ctx, p, f);
         if (outcome)

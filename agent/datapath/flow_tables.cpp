@@ -67,6 +67,8 @@ Result<> prepare_flow_tables(const std::string &bpffs, uint32_t rows)
             "{} holds maps of layout version {}, this agent knows version {} and what was before it: run that "
             "agent, or take them down with \"thruway-agent cleanup\" (this ends the connections that they carry)",
             bpffs, layout.version, TW_LAYOUT_VERSION);
+    if (layout.version == 1) // it had no such word
+        layout.carries = 1;
     auto flows4 = read_pins(bpffs, "flows4", "previous4");
     auto flows6 = read_pins(bpffs, "flows6", "previous6");
     for (const auto *pins : {&flows4, &flows6})

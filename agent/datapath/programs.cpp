@@ -244,10 +244,12 @@ Result<> Datapath::load(bool previous)
 
     uint64_t seed = random_seed();
     uint32_t since = tick_now();
+    fresh_ = true;
     if (auto pinned = Map::open(options_.bpffs + "/layout", "layout"))
         if (auto row = MappedArray<tw_layout>::of(*pinned, false); row && (*row)[0].version == TW_LAYOUT_VERSION) {
             seed = (*row)[0].flow_seed;
             since = (*row)[0].since;
+            fresh_ = !(*row)[0].carries;
         }
     const bpf_map *previous4 = skeleton->maps.previous4;
     auto config = make_config(options_, seed, since, bpf_map__max_entries(skeleton->maps.flows4),
@@ -282,7 +284,7 @@ Result<> Datapath::load(bool previous)
         return std::unexpected(layout.error());
     (*layout)[0].flow_seed = seed;
     (*layout)[0].since = since;
-    fresh_ = std::ranges::all_of((*layout)[0].programs, [](uint8_t byte) { return byte == 0; });
+    (*layout)[0].carries = !fresh_;
     publish((*layout)[0].version, static_cast<uint32_t>(TW_LAYOUT_VERSION));
     return {};
 }
@@ -314,9 +316,11 @@ void Datapath::drop_previous_table()
 void Datapath::commit()
 {
     fresh_ = false;
-    if (auto layout = MappedArray<tw_layout>::of(maps_.layout, true))
+    if (auto layout = MappedArray<tw_layout>::of(maps_.layout, true)) {
         if (std::memcmp((*layout)[0].programs, digest_.data(), digest_.size()) != 0)
             std::memcpy((*layout)[0].programs, digest_.data(), digest_.size());
+        publish((*layout)[0].carries, 1U);
+    }
 }
 
 Result<> Datapath::attach_pod(unsigned ifindex, std::string_view device)

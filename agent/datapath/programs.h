@@ -93,8 +93,8 @@ public:
     Result<> attach_sockets();
     void detach_sockets();
 
-    /// Notes that what is pinned is what this agent has loaded, and is not fresh any more. To be called when all is
-    /// attached, or about to be after the tables have been filled.
+    /// Notes that what is pinned is what this agent has loaded, and has a fresh datapath carry packets. To be called
+    /// when all is attached, of a fresh one not before the tables are filled, too.
     void commit();
 
     /// Loads programs that do not know the previous flow table, which is empty now. They have to be attached in the

@@ -259,13 +259,7 @@ Result<> Pods::connect(const PodInterface &pod)
     }
     if (auto placed = place(pod); !placed)
         return placed;
-    return datapath_->fresh() ? Result<>() : datapath_->attach_pod(pod.ifindex, pod.device);
-}
-
-Result<> Pods::take_over()
-{
-    refresh(); // all of them: a pod that is taken over may talk to any other
-    return attach();
+    return datapath_->attach_pod(pod.ifindex, pod.device);
 }
 
 void Pods::disconnect(const PodInterface &pod)
@@ -286,8 +280,7 @@ Result<> Pods::place(const PodInterface &pod)
                                                 .protocol = route_protocol});
             !routed)
             return routed;
-    // Who knows the endpoint sends past the stack: not before the pod's own programs can send back the same way.
-    return datapath_->fresh() ? Result<>() : nexthops_->set_endpoint(pod.addresses, hop_to(pod));
+    return nexthops_->set_endpoint(pod.addresses, hop_to(pod));
 }
 
 Result<> Pods::attach()

@@ -76,9 +76,6 @@ public:
     /// Follows changes of the host's addresses.
     void refresh();
 
-    /// Has a fresh datapath, now that it is filled and committed, carry what pods send and get.
-    Result<> take_over();
-
     [[nodiscard]] const std::map<std::pair<std::string, std::string>, PodInterface> &all() const { return pods_; }
 
 private:

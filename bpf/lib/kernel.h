@@ -35,6 +35,23 @@ enum {
     VERDICT_DROP = 2,  /* TCX_DROP, TC_ACT_SHOT */
 };
 
+/* What the kernel lets tc programs ask conntrack (net/netfilter/nf_conntrack_bpf.c, from Linux 5.19 on). */
+struct nf_conn {
+    u64 unused; /* its members do not matter; but to libbpf a type without any is not the kernel's */
+};
+
+struct bpf_ct_opts {
+    s32 netns_id;
+    s32 error;
+    u8 l4proto;
+    u8 dir;
+    u8 reserved[2];
+};
+
+extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, u32 tuple__sz,
+                                         struct bpf_ct_opts *opts, u32 opts__sz) __weak __ksym;
+extern void bpf_ct_release(struct nf_conn *connection) __weak __ksym;
+
 /* Read or write memory that other CPUs change, exactly once. */
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))

@@ -25,7 +25,17 @@ typedef int (*opener)(struct __sk_buff *skb, const struct packet *p, struct flow
  * into the stack, so that the connection stays on its way when that time is over. */
 inline_always bool open_adopts(const struct packet *p)
 {
-    return !packet_opens(p) && (u32)(bpf_ktime_get_coarse_ns() >> TW_CLOCK_SHIFT) < config.adopt_until;
+    return !packet_opens(p) && snat_adopts();
+}
+
+/* False on a node that Thruway has just come to, until its tables are filled and all its programs are attached: a flow
+ * whose packets we saw in one direction only would be broken by the conntrack of whoever sees the others. Then there
+ * are no rows, and everything is left to the host's stack. */
+inline_always bool open_carries(void)
+{
+    struct tw_layout *now = bpf_map_lookup_elem(&layout, &(u32){0});
+
+    return now && READ_ONCE(now->carries);
 }
 
 /* Loads and parses the packet, pulling headers that lie outside of the linear part. */
@@ -42,6 +52,10 @@ inline_always enum tw_drop packet_load(struct __sk_buff *skb, struct packet *p, 
     return parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, p, v6);
 }
 
+/* A packet and its answer may open the flow at once on two CPUs, each in its own direction, and each give way to the
+ * other: then both look again. */
+enum { OPEN_TRIES = 3 };
+
 /* The packet's flow: found, or opened and then found. TW_PASS, what the opener said, or a reason to drop. */
 inline_always int find_or_open(struct __sk_buff *skb, const struct packet *p, struct flow *f, struct tw_flow **row,
                                opener open, const bool v6)
@@ -49,13 +63,15 @@ inline_always int find_or_open(struct __sk_buff *skb, const struct packet *p, st
     int outcome;
 
 #pragma clang loop unroll(disable)
-    for (int tries = 0; tries < 2; tries++) {
+    for (int tries = 0; tries <= OPEN_TRIES; tries++) {
         enum flow_result result = flow_find(&p->tuple, f, row, f->now, v6);
 
         if (likely(result == FLOW_FOUND && !flow_reopens(f, p)))
             return TW_PASS;
-        if (tries)
+        if (tries == OPEN_TRIES)
             break;
+        if (unlikely(!open_carries()))
+            return OPEN_PASS;
         if (unlikely(p->kind == KIND_FRAGMENT && result == FLOW_MISSING)) /* a flow begins with a whole packet */
             return TW_DROP_FRAGMENT;
         outcome = open(skb, p, f, result == FLOW_STALE);
@@ -90,8 +106,9 @@ inline_always enum tw_drop open_service(struct flow *f, u32 service)
 
 /* Makes the rows. The source port changes if the source address does, or if the answers would be another flow's (one
  * client port talking to two services with the same backend) or, for what the host itself sends (`own`), another
- * socket's. */
-inline_always enum tw_drop open_flow(void *ctx, const struct packet *p, struct flow *f, const bool own, const bool v6)
+ * socket's. `skb` is the context if it is that of tc, or null. */
+inline_always enum tw_drop open_flow(void *ctx, struct __sk_buff *skb, const struct packet *p, struct flow *f,
+                                     const bool own, const bool v6)
 {
     int result = FLOW_TAKEN;
 
@@ -101,7 +118,7 @@ inline_always enum tw_drop open_flow(void *ctx, const struct packet *p, struct f
     if (!(f->flags & TW_FLOW_SNAT) && !(own && snat_meets_socket(ctx, &f->to, v6)))
         result = flow_create(&p->tuple, f, v6);
     if (result == FLOW_TAKEN)
-        result = snat_create(ctx, p, f, v6);
+        result = snat_create(ctx, skb, p, f, v6);
     if (result == FLOW_CREATED) {
         if (f->flags & TW_FLOW_SNAT || f->to.source_port != p->tuple.source_port)
             step_tuple(TW_STEP_SNAT, &f->to);

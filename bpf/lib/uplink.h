@@ -27,8 +27,10 @@ inline_always enum tw_drop net_carried(const struct packet *p, const struct flow
     return TW_PASS;
 }
 
-/* Makes the rows for the first packet of a flow from outside, or mends those of a flow whose ends have moved. */
-inline_always int net_open(void *ctx, u32 ifindex, const struct packet *p, struct flow *f, bool stale, const bool v6)
+/* Makes the rows for the first packet of a flow from outside, or mends those of a flow whose ends have moved. `skb` is
+ * the context if it is that of tc, or null. */
+inline_always int net_open(void *ctx, struct __sk_buff *skb, u32 ifindex, const struct packet *p, struct flow *f,
+                           bool stale, const bool v6)
 {
     struct chosen chosen;
     bool frontend, pinged;
@@ -67,5 +69,5 @@ inline_always int net_open(void *ctx, u32 ifindex, const struct packet *p, struc
     if (reason)
         return reason;
     f->back = net_back(ctx, ifindex, p);
-    return open_flow(ctx, p, f, false, v6);
+    return open_flow(ctx, skb, p, f, false, v6);
 }

@@ -47,6 +47,6 @@ struct tw_layout {
     __u64 flow_seed;
     __u8 programs[24]; /* digest of program code, constants and attach choices; equal means: nothing to load */
     __u32 since;       /* tick, not cut to 16 bits, at which programs were first loaded */
-    __u32 unused;
+    __u32 carries;     /* 0 until the tables are filled and all is attached: until then every new flow is left alone */
 };
 TW_LAYOUT(struct tw_layout, 48);

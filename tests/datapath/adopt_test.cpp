@@ -100,3 +100,27 @@ TEST_CASE("after the time of adoption a connection under way is opened like a ne
     CHECK(world.from_pod(pod, there).frame == frame(world.on_wire(there)));
     CHECK(world.from_net(there.reversed()).frame == frame(World::in_pod(there.reversed(), pod)));
 }
+
+TEST_CASE("until a fresh datapath's tables are filled, every new flow is the stack's")
+{
+    World world;
+    const PodSpec &pod = world.pod(2);
+    world.service("web", {"10.96.0.1:80", "172.20.0.11:30080"}, {"10.244.2.9:8080"});
+    const std::vector<Packet> from_outside{tcp("10.245.0.1:1000", "172.20.0.11:30080"),
+                                           tcp("10.245.0.1:1000", "10.244.1.2:80"),
+                                           tcp("10.245.0.1:1000", "10.244.1.77:80")}; // no pod has this address
+    const std::vector<Packet> from_inside{tcp("10.244.1.2:1000", "10.96.0.1:80"),
+                                          tcp("10.244.1.66:1000", "10.244.2.9:8080")}; // not known yet, perhaps
+    world.arrays.layout[0].carries = 0;
+    for (const Packet &packet : from_outside)
+        check_left(world.from_net(packet), packet);
+    for (const Packet &packet : from_inside)
+        check_left(world.from_pod(pod, packet), packet);
+    check_left(world.to_pod(pod, from_outside.at(1)), from_outside.at(1));
+    CHECK(world.rows4().empty());
+
+    world.datapath->commit();
+    CHECK(world.from_net(from_outside.at(0)).verdict == verdict_redirect);
+    CHECK(world.from_pod(pod, from_inside.at(0)).verdict == verdict_redirect);
+    CHECK(world.from_pod(pod, from_inside.at(1)).verdict == verdict_drop);
+}

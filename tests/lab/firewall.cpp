@@ -37,7 +37,9 @@ void check_untripped(const Lab &lab)
     for (const Node &node : lab.topology().nodes) {
         INFO(node.name);
         CHECK(packets(lab, node.name, "invalid") == 0);
-        CHECK(json::parse(cli(lab, node.name, {"drops", "-o", "json"})).empty());
+        const json drops = json::parse(cli(lab, node.name, {"drops", "-o", "json"}));
+        INFO(drops.dump());
+        CHECK(drops.empty());
     }
 }
 

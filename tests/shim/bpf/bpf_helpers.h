@@ -15,6 +15,7 @@
 
 #define SEC(name)
 #define __weak __attribute__((weak))
+#define __ksym
 #undef __noinline
 #define __noinline __attribute__((noinline))
 #undef __always_inline
