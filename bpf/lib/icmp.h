@@ -142,8 +142,18 @@ inline_always void quote_checksum(void *data, void *end, const struct packet *qu
     *sum = sum_change(*sum, before, *field);
 }
 
-/* Rewrites an error as the row says. Its source stays who it is (a router, mostly), unless it is the flow's other end.
- */
+/* Who an error is to come from: whoever it does come from (a router, mostly), but for the flow's other end, which goes
+ * by another name here, and for what leaves this node again. That is ours to send under no address but the flow's own
+ * (RFC 5508 section 4.2, REQ-5 c), and its way may lead through that very router, which takes nothing that comes from
+ * itself. */
+inline_always const struct tw_address *error_source(const struct packet *p, const struct error_room *room)
+{
+    if (room->flow.next >= config.endpoints_max || address_equal(&p->tuple.source, &room->key.source))
+        return &room->flow.to.source;
+    return &p->tuple.source;
+}
+
+/* Rewrites an error as the row says. */
 inline_always bool error_rewrite(void *data, void *end, const struct packet *p, struct error_room *room, const bool v6)
 {
     const struct tuple *to = &room->flow.to;
@@ -158,7 +168,7 @@ inline_always bool error_rewrite(void *data, void *end, const struct packet *p, 
     if (!nat_write_ports(packet_transport(data, quote), end, &room->inner) ||
         !nat_write_addresses(quoted, end, &quote->tuple, &room->inner, v6))
         return false;
-    room->outer.source = address_equal(&p->tuple.source, &room->key.source) ? to->source : p->tuple.source;
+    room->outer.source = *error_source(p, room);
     room->outer.destination = to->destination;
     if (!nat_write_addresses(data + ETH_HLEN, end, &p->tuple, &room->outer, v6))
         return false;

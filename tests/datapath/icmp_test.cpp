@@ -63,18 +63,16 @@ TEST_CASE("errors about what a NodePort forwards reach the client, and those abo
     const uint16_t port = source_port_of(world.from_net(request).frame.bytes);
     const Packet sent =
         world.on_wire(request.with_source(host(s.node), port).with_destination(host(s.remote_backend), 8080));
-    CHECK(world.from_net(error(fault, host(s.router), sent, size, 1280)).frame ==
-          frame(world.on_wire(error(fault, host(s.router), request.with_hops(63), size, 1280))));
-    CHECK(world.from_net(error(fault, sent.destination, sent, size, 1280)).frame ==
-          frame(world.on_wire(error(fault, host(s.node), request.with_hops(63), size, 1280))));
+    for (const Address &who : {host(s.router), sent.destination}) // leaves this node, so it comes from this node
+        CHECK(world.from_net(error(fault, who, sent, size, 1280)).frame ==
+              frame(world.on_wire(error(fault, host(s.node), request.with_hops(63), size, 1280))));
 
     const Packet answer = sent.reversed().with_hops(63).with_flags(syn | ack);
     const Packet returned = world.on_wire(request.reversed().with_hops(63).with_flags(syn | ack));
     REQUIRE(world.from_net(answer).frame == frame(returned));
-    CHECK(world.from_net(error(fault, host(s.router), returned, size, 1280)).frame ==
-          frame(world.on_wire(error(fault, host(s.router), answer.with_hops(62), size, 1280))));
-    CHECK(world.from_net(error(fault, host(s.outside), returned, size, 1280)).frame ==
-          frame(world.on_wire(error(fault, host(s.node), answer.with_hops(62), size, 1280))));
+    for (const Address &who : {host(s.router), host(s.outside)})
+        CHECK(world.from_net(error(fault, who, returned, size, 1280)).frame ==
+              frame(world.on_wire(error(fault, host(s.node), answer.with_hops(62), size, 1280))));
 }
 
 TEST_CASE("a backend's own error about a request comes from the address that the client dialled")
