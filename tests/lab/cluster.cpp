@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/lab/cluster.h"
 
+#include <fstream>
 #include <set>
 #include <thread>
 
@@ -38,6 +39,18 @@ Lab thruway_lab(Options options)
     options.name = unique_name();
     options.bin_dir = program_folder();
     return must(Lab::up(options));
+}
+
+ConfigFile::ConfigFile(std::string_view text)
+    : path_(std::filesystem::temp_directory_path() / (unique_name() + ".yaml"))
+{
+    std::ofstream(path_) << text;
+}
+
+ConfigFile::~ConfigFile()
+{
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
 }
 
 std::string WebService::cluster(Family family, uint16_t port) const

@@ -4,7 +4,9 @@
 #include "tests/lab/fixture.h"
 #include "tools/lab/agents.h"
 
+#include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 /// Labs with real agents, and Services for them.
@@ -12,6 +14,24 @@ namespace thruway::lab {
 
 /// A lab with agents that goes down with the test.
 Lab thruway_lab(Options options = {});
+
+/// A configuration file for agents. It lasts as long as the object, and is to outlive a lab whose agents start again.
+class ConfigFile {
+public:
+    explicit ConfigFile(std::string_view text);
+    ~ConfigFile();
+    ConfigFile(const ConfigFile &) = delete;
+    ConfigFile &operator=(const ConfigFile &) = delete;
+
+    /// How agents are told of it.
+    [[nodiscard]] std::vector<std::string> arguments() const { return {"--config", path_}; }
+
+private:
+    std::filesystem::path path_;
+};
+
+/// For nodes on which no connection can be older than Thruway: XDP opens flows, and what nobody knows is refused.
+constexpr std::string_view nothing_to_adopt = "timeouts: {adopt: 0}\n";
 
 /// A dual-stack Service with ports `tcp` (80) and `udp` (53), which lead to 8080 of its backends, and the same as
 /// NodePorts 30080 and 30053.

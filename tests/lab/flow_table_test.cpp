@@ -3,23 +3,13 @@
 #include "tests/lab/cluster.h"
 #include "tests/lab/hold_client.h"
 
-#include <fstream>
 #include <random>
 #include <thread>
-#include <unistd.h>
 
 namespace thruway::lab {
 namespace {
 
 using std::chrono::milliseconds;
-
-/// A configuration file that sets the size of the flow table.
-std::string config_of(uint32_t rows)
-{
-    const std::string path = fmt::format("/tmp/thruway-{}-{}.yaml", ::getpid(), rows);
-    std::ofstream(path) << fmt::format("sizes:\n  flows: {}\n", rows);
-    return path;
-}
 
 bool table_changes(const Lab &lab, const std::string &node)
 {
@@ -44,10 +34,10 @@ TEST_CASE("a flow table that grows and shrinks under 200 connections loses none,
     INFO("seed " << seed);
     std::mt19937 random(seed);
     for (const uint32_t rows : {1U << 16, 1U << 12}) {
-        const std::string config = config_of(rows);
+        const ConfigFile config(fmt::format("sizes: {{flows: {}}}\n", rows));
         for (int kills = 0; kills < 3; kills++) { // the last one stays
             must(kill_agent(lab, "node1"));
-            must(start_agent(lab, "node1", {"--config", config}));
+            must(start_agent(lab, "node1", config.arguments()));
             std::this_thread::sleep_for(milliseconds(random() % 1500));
         }
         must(wait_agent_ready(lab, "node1", milliseconds(20'000)));
@@ -56,7 +46,6 @@ TEST_CASE("a flow table that grows and shrinks under 200 connections loses none,
         for (const nlohmann::json &map : maps)
             if (map.at("name") == "flows4")
                 CHECK(map.at("capacity") == rows + rows / 4);
-        ::unlink(config.c_str());
     }
     for (Hold &client : held) {
         const nlohmann::json report = client.finish(0);

@@ -3,7 +3,6 @@
 #include "tests/lab/cluster.h"
 
 #include <algorithm>
-#include <fstream>
 #include <set>
 
 namespace thruway::lab {
@@ -127,10 +126,8 @@ TEST_CASE("objects that cannot be are told by name and field, once, and the othe
 
 TEST_CASE("a map that is full is told with the object that did not fit, and the others are served")
 {
-    const std::string config = std::filesystem::temp_directory_path() / (unique_name() + ".yaml");
-    std::ofstream(config) << "sizes: {services: 6}\n"; // number 0 is nobody's: room for five
-    const Lab lab = thruway_lab({.nodes = 1, .agent_args = {"--config", config}});
-    std::filesystem::remove(config);
+    const ConfigFile config("sizes: {services: 6}\n"); // number 0 is nobody's: room for five
+    const Lab lab = thruway_lab({.nodes = 1, .agent_args = config.arguments()});
     put(lab, {.number = 1, .pods = {"pod-1-1"}}); // four: two ports in two families
     must(lab.put_manifest("web-2", WebService{.number = 2, .pods = {"pod-1-2"}}.manifest(lab)));
     expect_line(lab, "Service default/web-2 port udp/UDP (IPv6): map services is full (6 entries)\n");

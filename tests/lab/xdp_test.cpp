@@ -67,7 +67,8 @@ void check_bulk(const Lab &lab, const std::string &target)
 
 TEST_CASE("XDP carries NodePorts to other nodes, and everything else goes as without it")
 {
-    const Lab lab = thruway_lab({.xdp = true});
+    const ConfigFile config(nothing_to_adopt);
+    const Lab lab = thruway_lab({.xdp = true, .agent_args = config.arguments()});
     put(lab, {.pods = {"pod-2-1"}});
     CHECK(xdp_status(lab, "node3") == nlohmann::json{{"interface", "eth0"}, {"mode", "native"}});
 
