@@ -28,10 +28,21 @@ constexpr uint8_t fin = 0x01;
 constexpr uint8_t syn = 0x02;
 constexpr uint8_t rst = 0x04;
 
-std::chrono::seconds duration()
+uint64_t number_from(const char *variable, uint64_t otherwise)
 {
-    const char *seconds = std::getenv("THRUWAY_STRESS_SECONDS");
-    return std::chrono::seconds(seconds ? std::stoi(seconds) : 3);
+    const char *text = std::getenv(variable);
+    return text ? std::stoull(text) : otherwise;
+}
+
+/// How long both families are at it, and how much the writers do at least, however long that takes.
+std::chrono::milliseconds duration()
+{
+    return std::chrono::milliseconds(1000 * number_from("THRUWAY_STRESS_SECONDS", 3));
+}
+
+uint64_t operations_wanted()
+{
+    return number_from("THRUWAY_STRESS_OPERATIONS", 0);
 }
 
 /// The first thing that did not hold.
@@ -124,35 +135,40 @@ uint64_t write(const FlowTable &table, unsigned writer, unsigned seed, const std
 
 uint64_t sweep(const FlowTable &table, const std::atomic<bool> &stop)
 {
-    uint64_t operations = 0;
+    uint64_t rows = 0;
     pin(writers);
     while (!stop) {
         table_gc(table.places() / TW_FLOW_WAYS, tick(), false, table.v6());
-        operations += table.places();
+        rows += table.places();
     }
-    return operations;
+    return rows;
 }
 
+/// What was done: steps in the lives of flows, and rows that gc has looked at.
+struct Work {
+    std::atomic<uint64_t> operations = 0;
+    std::atomic<uint64_t> swept = 0;
+};
+
 /// Everybody for a while; then the table lies still and is looked at.
-uint64_t round_of(const FlowTable &table, unsigned seed, std::chrono::milliseconds time)
+void round_of(const FlowTable &table, unsigned seed, std::chrono::milliseconds time, Work &work)
 {
     std::atomic<bool> stop = false;
-    std::atomic<uint64_t> operations = 0;
     {
         std::vector<std::jthread> threads;
         for (unsigned writer = 0; writer < writers; writer++)
-            threads.emplace_back([&, writer] { operations += write(table, writer, seed, stop); });
-        threads.emplace_back([&] { operations += sweep(table, stop); });
+            threads.emplace_back([&, writer] { work.operations += write(table, writer, seed, stop); });
+        threads.emplace_back([&] { work.swept += sweep(table, stop); });
         std::this_thread::sleep_for(time);
         stop = true;
     }
     table.check_at_rest();
-    return operations;
 }
 
 void stress(bool v6)
 {
-    const auto end = Clock::now() + duration() / 2;
+    const auto begin = Clock::now();
+    const auto end = begin + duration() / 2;
     Complaints complaints;
     const FlowTable table(v6, buckets, [&](const std::string &what) { complaints.add(what); });
     config.tcp_half_open = config.tcp_closing = 1;
@@ -162,10 +178,12 @@ void stress(bool v6)
 
     auto seed = Catch::getSeed();
     INFO("seed " << seed);
-    uint64_t operations = 0;
-    while (Clock::now() < end && !complaints.any())
-        operations += round_of(table, seed += 100, std::chrono::milliseconds(250));
-    fmt::print("  {}: {} operations\n", v6 ? "v6" : "v4", operations);
+    Work work;
+    while ((Clock::now() < end || work.operations < operations_wanted() / 2) && !complaints.any())
+        round_of(table, seed += 100, std::chrono::milliseconds(250), work);
+    const std::chrono::duration<double> took = Clock::now() - begin;
+    fmt::print("  {}: {} operations and {} rows swept in {:.0f} s\n", v6 ? "v6" : "v4", work.operations.load(),
+               work.swept.load(), took.count());
     INFO(complaints.first());
     CHECK_FALSE(complaints.any());
 }
