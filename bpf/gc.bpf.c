@@ -42,13 +42,40 @@ inline_always bool gc_purged(const struct tw_flow *row, u32 count, const bool v6
     return false;
 }
 
+/* Gives a row another state, if it has not changed since it was `word`. Without a claim: packets go on finding it. */
+inline_always void row_restate(struct tw_flow *row, u32 word, u32 state)
+{
+    u32 before = READ_ONCE(row->word);
+
+    if (!((before ^ word) & (TW_FLOW_VERSION | TW_FLOW_STATE | FLOW_FINS)))
+        __sync_val_compare_and_swap(&row->word, before, (before & ~(u32)(TW_FLOW_STATE | FLOW_FINS)) | state);
+}
+
+/* Gives both rows of a copy, which were made with `word`, the state that the flow has come to meanwhile. */
+inline_always void gc_restate(u32 place, u32 word, u32 state, const bool v6)
+{
+    struct tw_flow *row = flow_row(place, v6), *partner;
+    u32 other = 0;
+
+    if (!row || !((word ^ state) & (TW_FLOW_STATE | FLOW_FINS)))
+        return;
+    partner = row_partner(row, place, &other, v6);
+    load_barrier();
+    if ((READ_ONCE(row->word) ^ word) & TW_FLOW_VERSION) /* the partner is another flow's, then */
+        return;
+    row_restate(row, word, state);
+    if (partner)
+        row_restate(partner, (other & TW_FLOW_VERSION) | (word & ~TW_FLOW_VERSION), state);
+}
+
 inline_always int gc_move_in(u32 place, const bool v6)
 {
     struct plan *plan = bpf_map_lookup_elem(&gc_scratch, &(u32){0});
-    struct tw_flow *row = flow_row(place, v6), *partner, *copy, *copy_partner;
-    struct flow f = {};
-    u32 word, copy_word, other;
+    struct tw_flow *row = flow_row(place, v6), *partner;
     struct tuple key = {};
+    struct flow f = {};
+    u32 word, other;
+    int result;
 
     if (!plan || !row)
         return false;
@@ -58,29 +85,26 @@ inline_always int gc_move_in(u32 place, const bool v6)
     partner = row_partner(row, place, &other, v6);
     if (!partner)
         return false;
-    word = f.word;
-    f.state = word & (TW_FLOW_STATE | FLOW_FINS);
+    f.state = f.word & (TW_FLOW_STATE | FLOW_FINS);
     f.now = (s16)(row->last_seen - partner->last_seen) > 0 ? row->last_seen : partner->last_seen;
     plan->table = 0;
     plan->moves = true;
-    if (flow_make(plan, &key, &f, v6) != FLOW_CREATED)
+    result = flow_make(plan, &key, &f, v6);
+    if (result == FLOW_EXISTS) /* an earlier copy: then this row would not end, see below */
+        return flow_end(place, f.word, v6);
+    if (result != FLOW_CREATED)
         return false;
-    /* From here on packets find the copy. What those that found the row just before have made of its state follows. */
-    copy = flow_row(plan->place, v6);
-    copy_word = copy ? READ_ONCE(copy->word) : 0;
+    /* From here on packets find the copy, and those that found the row just before may still change it. Where it leads
+     * to they find out again by the copy; what they have made of its state, the copy is told. */
+    word = ((plan->word & TW_FLOW_VERSION) + TW_FLOW_VERSION_STEP) | plan->state;
     for (int i = 0; i < 4; i++) {
-        word = READ_ONCE(row->word);
-        if ((word ^ f.word) & TW_FLOW_VERSION || flow_end(place, word, v6))
-            break;
+        if (flow_end(place, f.word, v6)) {
+            gc_restate(plan->place, word, f.word & (TW_FLOW_STATE | FLOW_FINS), v6);
+            return true;
+        }
+        row_read(row, &key, &f, v6);
     }
-    if (!copy || !((word ^ f.word) & (TW_FLOW_STATE | FLOW_FINS)) || (word ^ f.word) & TW_FLOW_VERSION)
-        return true;
-    copy_partner = row_partner(copy, plan->place, &other, v6);
-    if (row_claim(copy, &copy_word))
-        row_publish(copy, word);
-    if (copy_partner && row_claim(copy_partner, &other))
-        row_publish(copy_partner, word);
-    return true;
+    return false;
 }
 
 /* Moves the flow with this original row to the current table. False if there is no room for it, or it is changing. */

@@ -617,7 +617,7 @@ struct plan {
     u32 elsewhere; /* and in the other one */
     u32 place;     /* the best one so far, with its rank, and what the word of its row was */
     u32 rank;
-    u32 word;
+    u32 word; /* before it was published, once it is taken */
     u32 seen; /* the word of the row that was looked at last */
     u16 now;
     u8 flags;
@@ -775,6 +775,7 @@ inline_always int row_take_in(struct plan *plan, const bool v6)
     }
     if (flow_state(word) != TW_FLOW_FREE || !row_claim(row, &word))
         return FLOW_BUSY;
+    plan->word = word;
     row_fill(row, plan, v6);
     if (plan->pair == TW_FLOW_ALONE)
         return FLOW_CREATED;

@@ -2,23 +2,72 @@
 #include "tests/model/flow_table.h"
 #include "tests/shim/shim.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
 #include <utility>
 
 namespace thruway::model {
 
-FlowTable::FlowTable(bool v6, uint32_t buckets, Complain complain)
-    : v6_(v6), places_((buckets + (buckets + TW_FLOW_WAYS - 1) / TW_FLOW_WAYS) * TW_FLOW_WAYS),
-      complain_(std::move(complain))
+namespace {
+
+uint32_t with_spill_area(uint32_t buckets)
 {
+    return buckets + (buckets + TW_FLOW_WAYS - 1) / TW_FLOW_WAYS;
+}
+
+} // namespace
+
+FlowTable::FlowTable(bool v6, uint32_t buckets, Complain complain, uint32_t previous)
+    : v6_(v6), buckets_(buckets), previous_(previous), complain_(std::move(complain))
+{
+    for (uint32_t place = 0; place < with_spill_area(buckets) * TW_FLOW_WAYS; place++)
+        places_.push_back(place);
+    for (uint32_t place = 0; place < with_spill_area(previous) * TW_FLOW_WAYS; place++)
+        places_.push_back(place | TW_FLOW_PREVIOUS);
     config = {};
     config.flow_seed = 0x243f6a8885a308d3;
-    config.flow_mask = buckets - 1;
     config.tcp_established = 1000;
     config.tcp_half_open = config.tcp_closing = config.udp_one_way = config.udp_two_way = config.icmp = 4;
+    load(Program::both);
     table_allocate();
-    std::memset(table_memory(v6), 0, size());
+    for (const bool before : {false, true}) {
+        memory_.at(before ? 1 : 0) = static_cast<std::byte *>(table_memory(before, v6));
+        std::ranges::fill(memory(before), std::byte{});
+    }
+    table_set_phase(previous > 0 ? TW_PHASE_PREVIOUS : TW_PHASE_CURRENT);
+}
+
+std::span<std::byte> FlowTable::memory(bool previous) const
+{
+    const uint32_t buckets = with_spill_area(previous ? previous_ : buckets_);
+    return {memory_.at(previous ? 1 : 0), buckets * TW_FLOW_WAYS * row_size()};
+}
+
+const tw_flow &FlowTable::row(uint32_t place) const
+{
+    const std::span<std::byte> table = memory((place & TW_FLOW_PREVIOUS) != 0);
+    return *reinterpret_cast<const tw_flow *>(&table[(place & ~TW_FLOW_PREVIOUS) * row_size()]);
+}
+
+void FlowTable::load(Program program)
+{
+    if (std::exchange(program_, program) != program)
+        table_exchange();
+    const bool both = program == Program::both;
+    config.flow_mask = (both ? buckets_ : previous_) - 1;
+    config.previous_mask = both && previous_ > 0 ? previous_ - 1 : 0;
+    config.previous_window = config.previous_mask != 0 ? table_window : 0;
+}
+
+void FlowTable::sweep(uint16_t now) const
+{
+    table_gc(with_spill_area(buckets_), now, false, v6_);
+}
+
+void FlowTable::move(uint16_t now) const
+{
+    table_gc(with_spill_area(previous_), now, true, v6_);
 }
 
 seen FlowTable::find(uint32_t number, uint16_t now, bool reply) const
@@ -68,10 +117,11 @@ void FlowTable::repoint(uint32_t number, uint16_t now, uint32_t ends, bool reply
 bool FlowTable::partner_stands(uint32_t place) const
 {
     const tw_flow &it = row(place);
-    if (it.pair >= places_)
+    const uint32_t table = place & TW_FLOW_PREVIOUS;
+    if (it.pair >= memory(table != 0).size() / row_size())
         return false;
-    const tw_flow &other = row(it.pair);
-    return stands(other) && other.pair == place && (it.flags ^ other.flags) == TW_FLOW_REPLY &&
+    const tw_flow &other = row(it.pair | table);
+    return stands(other) && (other.pair | table) == place && (it.flags ^ other.flags) == TW_FLOW_REPLY &&
            other.service == it.service;
 }
 
@@ -82,9 +132,15 @@ bool FlowTable::same_key(uint32_t a, uint32_t b) const
            row(a).protocol == row(b).protocol && std::memcmp(&row(a) + 1, &row(b) + 1, addresses) == 0;
 }
 
+bool FlowTable::stands_somewhere(uint32_t number, bool reply) const
+{
+    return std::ranges::any_of(
+        places_, [&](uint32_t place) { return stands(row(place)) && table_has_key(&row(place), number, reply, v6_); });
+}
+
 void FlowTable::check_at_rest() const
 {
-    for (uint32_t place = 0; place < places_; place++) {
+    for (const uint32_t place : places_) {
         const tw_flow &it = row(place);
         if (it.word & TW_FLOW_LOCK)
             complain_(fmt::format("the bucket of row {} stays locked", place));
@@ -94,9 +150,9 @@ void FlowTable::check_at_rest() const
             continue;
         if (!partner_stands(place))
             complain_(fmt::format("orphan: row {} outlives its other half", place));
-        for (uint32_t other = place + 1; other < places_; other++)
-            if (stands(row(other)) && same_key(place, other))
-                complain_(fmt::format("rows {} and {} have one key", place, other));
+        for (const uint32_t other : places_)
+            if (other > place && stands(row(other)) && same_key(place, other))
+                complain_(fmt::format("rows {:#x} and {:#x} have one key", place, other));
     }
 }
 

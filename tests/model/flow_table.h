@@ -3,9 +3,13 @@
 
 #include "tests/model/table.h"
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
+#include <vector>
 
 namespace thruway::model {
 
@@ -19,14 +23,24 @@ public:
 
     using Complain = std::function<void(const std::string &)>;
 
-    /// The table is empty afterwards. `complain` is told what does not hold.
-    FlowTable(bool v6, uint32_t buckets, Complain complain);
+    /// The program that packets meet while the table changes its size: one that knows both tables, or one from before,
+    /// whose only table is the previous one.
+    enum class Program : uint8_t { both, before };
+
+    /// The table is empty afterwards. `complain` is told what does not hold. With `previous` buckets there is another
+    /// table, which new flows are made in until use_current().
+    FlowTable(bool v6, uint32_t buckets, Complain complain, uint32_t previous = 0);
 
     [[nodiscard]] bool v6() const { return v6_; }
-    [[nodiscard]] uint32_t places() const { return places_; }
+    /// Of the rows of both tables.
+    [[nodiscard]] const std::vector<uint32_t> &places() const { return places_; }
     [[nodiscard]] size_t row_size() const { return v6_ ? sizeof(tw_flow6) : sizeof(tw_flow4); }
-    [[nodiscard]] size_t size() const { return places_ * row_size(); }
-    [[nodiscard]] const tw_flow &row(uint32_t place) const { return *table_row(place, v6_); }
+    [[nodiscard]] std::span<std::byte> memory(bool previous = false) const;
+    [[nodiscard]] const tw_flow &row(uint32_t place) const;
+
+    /// From now on packets meet this program.
+    void load(Program program);
+    void use_current() const { table_set_phase(TW_PHASE_CURRENT); }
 
     /// What packets do, at the time `now`.
     seen find(uint32_t number, uint16_t now, bool reply = false) const;
@@ -36,9 +50,16 @@ public:
     void advance(uint32_t number, uint16_t now, uint8_t tcp_flags, bool reply = false) const;
     void repoint(uint32_t number, uint16_t now, uint32_t ends, bool reply = false) const;
 
+    /// gc walks through the current table; through the previous one, whose flows it moves.
+    void sweep(uint16_t now) const;
+    void move(uint16_t now) const;
+
     /// The other half of the row stands and names it.
     [[nodiscard]] bool partner_stands(uint32_t place) const;
     [[nodiscard]] bool same_key(uint32_t a, uint32_t b) const;
+
+    /// There is a row that a packet of this flow can find, now.
+    [[nodiscard]] bool stands_somewhere(uint32_t number, bool reply) const;
 
     /// What must hold while nobody is at work: nothing claimed or locked, no key twice, each row with its other half.
     void check_at_rest() const;
@@ -47,7 +68,11 @@ public:
 
 private:
     bool v6_;
-    uint32_t places_;
+    uint32_t buckets_;
+    uint32_t previous_;
+    std::vector<uint32_t> places_;
+    std::array<std::byte *, 2> memory_; ///< of the current table and the previous one
+    Program program_ = Program::both;
     Complain complain_;
 };
 

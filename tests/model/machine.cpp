@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 #include <memory>
 #include <ucontext.h>
+#include <utility>
 
 namespace thruway::model {
 namespace {
@@ -90,6 +91,7 @@ private:
     bool next_path();
     unsigned choose(size_t options, bool surprising);
 
+    void enter(size_t cpu);
     static void entry();
     void finish();
     void switch_to(size_t cpu);
@@ -256,15 +258,25 @@ void Machine::execute()
         cpu->context.uc_link = nullptr;
         makecontext(&cpu->context, &Machine::entry, 0);
     }
-    current_ = choose(cpus_.size(), false);
-    shim_cpu = static_cast<unsigned>(current_);
     if (script_.begin)
         script_.begin();
+    enter(choose(cpus_.size(), false));
     running = true;
     swapcontext(&home_, &cpus_[current_]->context);
     running = false;
     if (script_.finally)
         script_.finally();
+}
+
+void Machine::enter(size_t cpu)
+{
+    current_ = cpu;
+    shim_cpu = static_cast<unsigned>(cpu);
+    if (script_.enter) {
+        const bool was_running = std::exchange(running, false);
+        script_.enter(cpu);
+        running = was_running;
+    }
 }
 
 void Machine::entry()
@@ -280,16 +292,14 @@ void Machine::finish()
     const auto others = runnable();
     if (others.empty())
         setcontext(&home_);
-    current_ = others[choose(others.size(), false)];
-    shim_cpu = static_cast<unsigned>(current_);
+    enter(others[choose(others.size(), false)]);
     setcontext(&cpus_[current_]->context);
 }
 
 void Machine::switch_to(size_t cpu)
 {
     const size_t from = current_;
-    current_ = cpu;
-    shim_cpu = static_cast<unsigned>(cpu);
+    enter(cpu);
     swapcontext(&cpus_[from]->context, &cpus_[cpu]->context);
 }
 

@@ -34,6 +34,7 @@ struct Script {
     std::function<void()> prepare;              ///< fills the memory, alone; once
     std::function<void()> begin;                ///< before each execution
     std::vector<std::function<void()>> threads; ///< one for each CPU
+    std::function<void(size_t)> enter;          ///< whenever a CPU goes on: brings what is its own
     std::function<void()> after_store;          ///< what must hold after each store to watched memory
     std::function<void()> finally;              ///< what must hold at the end
 };

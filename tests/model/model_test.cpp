@@ -4,11 +4,13 @@
 #include "tests/model/machine.h"
 #include "tests/shim/shim.h"
 
-#include <array>
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <cstdlib>
 #include <fmt/format.h>
+#include <span>
+#include <stdexcept>
 
 using namespace thruway::model;
 
@@ -24,10 +26,14 @@ using Packet = std::function<void(const FlowTable &)>;
 /// What runs at once, and what it finds.
 struct Scene {
     uint32_t buckets = 2;
+    uint32_t previous = 0; ///< buckets of a table that the flows are to leave
     Packet before = [](const FlowTable &) {};
-    std::vector<Packet> packets; ///< each on a CPU of its own
-    std::vector<uint32_t> live;  ///< flows that nothing may end
-    unsigned surprises = 2;      ///< see machine.h
+    std::vector<Packet> packets;             ///< each on a CPU of its own
+    std::vector<FlowTable::Program> knows;   ///< on the first CPUs; on others a program that knows both tables
+    std::vector<uint32_t> live;              ///< flows that nothing may end
+    std::vector<uint32_t> standing;          ///< flows that stand in one of the tables at every moment
+    Packet after = [](const FlowTable &) {}; ///< when all of that is over
+    unsigned surprises = 2;                  ///< see machine.h
 };
 
 /// Seconds for each scene beyond what its `surprises` take, so that a longer run goes deeper.
@@ -46,43 +52,74 @@ void make(const FlowTable &table, uint32_t number, tw_flow_state state = TW_FLOW
 std::vector<Region> memory_of(const FlowTable &table)
 {
     const size_t row = table.row_size();
-    return {{table_memory(table.v6()), table.size(),
-             [row](size_t at) { return fmt::format("row {} +{}", at / row, at % row); },
+    std::vector<Region> regions{{table_phase(), sizeof(uint32_t), [](size_t) { return "phase"; }, {}}};
+    for (const bool previous : {false, true}) {
+        const std::span<std::byte> memory = table.memory(previous);
+        const char *name = previous ? "previous row" : "row";
+        regions.push_back(
+            {memory.data(), memory.size(),
+             [=](size_t at) { return fmt::format("{} {} +{}", name, at / row, at % row); },
              // An update of a counter that is lost costs a packet in a count.
-             [row](size_t at) { return at % row >= offsetof(tw_flow, packets) && at % row < sizeof(tw_flow); }}};
+             [=](size_t at) { return at % row >= offsetof(tw_flow, packets) && at % row < sizeof(tw_flow); }});
+    }
+    return regions;
 }
 
-/// What must hold after each store: no key stands twice, and no original stands that was published before its reply
-/// row.
+/// What must hold after each store: no key stands twice in a table, no original stands that was published before its
+/// reply row, and flows that are not to vanish, even for a moment, can be found.
 class Watch {
 public:
-    explicit Watch(const FlowTable &table) : table_(table) {}
+    Watch(const FlowTable &table, const Scene &scene) : table_(table), scene_(scene) {}
 
     void begin()
     {
-        for (uint32_t place = 0; place < table_.places(); place++)
-            before_.at(place) = state_of(table_.row(place));
+        before_.clear();
+        for (const uint32_t place : table_.places())
+            before_.push_back(state_of(table_.row(place)));
     }
 
     void after_store()
     {
-        for (uint32_t a = 0; a < table_.places(); a++) {
-            const tw_flow &row = table_.row(a);
+        for (size_t i = 0; i < before_.size(); i++) {
+            const uint32_t place = table_.places()[i];
+            const tw_flow &row = table_.row(place);
             if (state_of(row) == TW_FLOW_CLAIMED)
                 continue;
-            if (stands(row) && before_.at(a) == TW_FLOW_FREE && !(row.flags & TW_FLOW_REPLY) &&
-                !table_.partner_stands(a))
-                violation(fmt::format("row {} stands without a reply row", a));
-            before_.at(a) = state_of(row);
-            for (uint32_t b = a + 1; stands(row) && b < table_.places(); b++)
-                if (stands(table_.row(b)) && table_.same_key(a, b))
-                    violation(fmt::format("rows {} and {} have one key", a, b));
+            if (stands(row) && before_[i] == TW_FLOW_FREE && !(row.flags & TW_FLOW_REPLY) &&
+                !table_.partner_stands(place) && !reply_stood(place))
+                violation(fmt::format("row {:#x} stands without a reply row", place));
+            before_[i] = state_of(row);
+            if (stands(row))
+                check_alone(place);
         }
+        for (const uint32_t number : scene_.standing)
+            for (const bool reply : {false, true})
+                if (!table_.stands_somewhere(number, reply))
+                    violation(fmt::format("flow {} stands in neither table", number));
     }
 
 private:
+    /// The row's other half is there; who would end it again may have claimed it already.
+    [[nodiscard]] bool reply_stood(uint32_t place) const
+    {
+        const uint32_t table = place & TW_FLOW_PREVIOUS;
+        const auto reply = std::ranges::find(table_.places(), table_.row(place).pair | table);
+        return reply != table_.places().end() && table_.row(*reply).pair == (place ^ table) &&
+               before_.at(static_cast<size_t>(reply - table_.places().begin())) > TW_FLOW_CLAIMED;
+    }
+
+    /// A flow that gc moves has rows in both tables for a while.
+    void check_alone(uint32_t place) const
+    {
+        for (const uint32_t other : table_.places())
+            if (other > place && !((other ^ place) & TW_FLOW_PREVIOUS) && stands(table_.row(other)) &&
+                table_.same_key(place, other))
+                violation(fmt::format("rows {:#x} and {:#x} have one key", place, other));
+    }
+
     const FlowTable &table_;
-    std::array<uint32_t, 32> before_{};
+    const Scene &scene_;
+    std::vector<uint32_t> before_;
 };
 
 /// Plays the scene in all orders that its surprises can make, for both families and both orders of memory.
@@ -90,16 +127,21 @@ void play(const Scene &scene)
 {
     const bool v6 = GENERATE(false, true);
     const Order order = GENERATE(Order::sequential, Order::weak);
-    const FlowTable table(v6, scene.buckets, violation);
+    FlowTable table(v6, scene.buckets, violation, scene.previous);
     config.loads_reorder = order == Order::weak;
-    Watch watch(table);
+    Watch watch(table, scene);
     Script script;
     script.prepare = [&] { scene.before(table); };
     script.begin = [&] { watch.begin(); };
+    script.enter = [&](size_t cpu) {
+        table.load(cpu < scene.knows.size() ? scene.knows[cpu] : FlowTable::Program::both);
+    };
     script.after_store = [&] { watch.after_store(); };
     for (const Packet &packet : scene.packets)
         script.threads.emplace_back([&] { packet(table); });
     script.finally = [&] {
+        table.load(FlowTable::Program::both);
+        scene.after(table);
         table.check_at_rest();
         for (const uint32_t number : scene.live)
             table.check_alive(number, now);
@@ -135,6 +177,15 @@ Packet end(uint32_t number, bool reply = false)
     return [=](const FlowTable &table) { table.end(number, now, reply); };
 }
 
+/// A SYN on the tuple of a flow that is closing.
+Packet reopen(uint32_t number)
+{
+    return [=](const FlowTable &table) {
+        table.end(number, now);
+        table.open(number, now);
+    };
+}
+
 Packet advance(uint32_t number, uint8_t tcp_flags, bool reply = false)
 {
     return [=](const FlowTable &table) { table.advance(number, now, tcp_flags, reply); };
@@ -148,14 +199,49 @@ Packet repoint(uint32_t number, bool reply = false)
 /// gc, so many ticks after the flows were last seen; or before, by a clock that is behind.
 Packet gc(int ticks)
 {
+    return [=](const FlowTable &table) { table.sweep(static_cast<uint16_t>(now + ticks)); };
+}
+
+/// gc, while the table changes its size.
+Packet move()
+{
+    return [](const FlowTable &table) { table.move(now); };
+}
+
+/// gc, when it comes round again. A flow that was changing all the time stays, but only so long.
+void move_rest(const FlowTable &table)
+{
+    table.move(now);
+    for (const uint32_t place : table.places())
+        if (place & TW_FLOW_PREVIOUS && stands(table.row(place)))
+            violation(fmt::format("row {:#x} stays in the previous table", place));
+}
+
+/// As open(), of a packet that comes when new flows have just begun to be made in the current table.
+Packet open_in_current(uint32_t number)
+{
     return [=](const FlowTable &table) {
-        table_gc(table.places() / TW_FLOW_WAYS, static_cast<uint16_t>(now + ticks), false, table.v6());
+        table.use_current();
+        table.open(number, now);
     };
 }
 
 Packet one(tw_flow_state state = TW_FLOW_ESTABLISHED)
 {
     return [=](const FlowTable &table) { make(table, 1, state); };
+}
+
+/// The scene with flow 1 in the previous table, all programs having come to know the current one.
+Scene while_it_moves(Scene scene, tw_flow_state state = TW_FLOW_ESTABLISHED)
+{
+    scene.buckets = 4;
+    scene.previous = 2;
+    scene.before = [=](const FlowTable &table) {
+        make(table, 1, state);
+        table.use_current();
+    };
+    scene.after = move_rest;
+    return scene;
 }
 
 /// One bucket, whose four rows a live flow and one that may give way share.
@@ -254,4 +340,62 @@ TEST_CASE("flows that spill are found, whoever takes the spill bit back")
 TEST_CASE("gc whose clock is behind ends nothing")
 {
     play({.before = one(), .packets = {gc(-5), find_both(1)}, .live = {1}});
+}
+
+TEST_CASE("a flow can be found at every moment while it moves to a larger table")
+{
+    play(while_it_moves({.packets = {move(), find_both(1)}, .live = {1}, .standing = {1}}));
+}
+
+TEST_CASE("a flow that moves to a larger table is not opened a second time")
+{
+    play(while_it_moves({.packets = {move(), open(1)}, .live = {1}, .standing = {1}}));
+}
+
+TEST_CASE("a flow ends while it moves to a larger table")
+{
+    play(while_it_moves({.packets = {move(), end(1)}}));
+}
+
+TEST_CASE("a flow can be found at every moment while its state moves on and it moves to a larger table")
+{
+    play(while_it_moves({.packets = {move(), advance(1, fin | ack), advance(1, rst, true)},
+                         .live = {1},
+                         .standing = {1},
+                         .surprises = 1}));
+}
+
+TEST_CASE("a flow is pointed elsewhere while it moves to a larger table")
+{
+    play(while_it_moves({.packets = {move(), repoint(1)}, .live = {1}}));
+}
+
+TEST_CASE("a closing flow is opened anew while it moves to a larger table")
+{
+    play(while_it_moves({.packets = {move(), reopen(1)}}, TW_FLOW_CLOSING));
+}
+
+TEST_CASE("programs that know one table and programs that know both make one flow")
+{
+    play({.buckets = 4, .previous = 2, .packets = {open(1), open(1)}, .knows = {FlowTable::Program::before}});
+}
+
+TEST_CASE("a flow ends and is opened anew by programs that know one table, and is found by those that know both")
+{
+    using enum FlowTable::Program;
+    play({.buckets = 4,
+          .previous = 2,
+          .packets = {end(1), find_both(1), open(1)},
+          .knows = {before, both, before},
+          .surprises = 1});
+}
+
+TEST_CASE("one flow is not made in both tables while new flows come to go to the larger one")
+{
+    play({.buckets = 4, .previous = 2, .packets = {open(1), open_in_current(1)}});
+}
+
+TEST_CASE("flows with one reply tuple do not both come to be, each in another table")
+{
+    play({.buckets = 4, .previous = 2, .packets = {open(0x101), open_in_current(0x201)}});
 }

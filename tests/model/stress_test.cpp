@@ -138,8 +138,8 @@ uint64_t sweep(const FlowTable &table, const std::atomic<bool> &stop)
     uint64_t rows = 0;
     pin(writers);
     while (!stop) {
-        table_gc(table.places() / TW_FLOW_WAYS, tick(), false, table.v6());
-        rows += table.places();
+        table.sweep(tick());
+        rows += table.places().size();
     }
     return rows;
 }

@@ -19,14 +19,22 @@ void model_full_barrier(void);
     })
 #endif
 
-#include <thruway/flow.h>
+/* The previous table gets its room from the loader; here it is as large as the current one may be. */
+#define previous4 no_previous4
+#define previous6 no_previous6
+#include "bpf/lib/maps.h"
+#undef previous4
+#undef previous6
 
-/* As many rows beside its bucket as a flow in the tests' small tables can need. */
+static typeof(flows4) previous4;
+static typeof(flows6) previous6;
+
+#include "table.h"
+
 #undef TW_FLOW_WINDOW
-#define TW_FLOW_WINDOW 2U
+#define TW_FLOW_WINDOW (u32) table_window
 
 #include "bpf/gc.bpf.c"
-#include "table.h"
 
 /* Flow N: TCP, client 10.0.0.n dials 10.96.0.s:80 from port 1000 + n and is sent to 10.1.0.n:8080 + n, where n is the
  * low byte of N and s the next one. So flows that differ in s only have one reply tuple. */
@@ -134,6 +142,13 @@ __attribute__((no_sanitize("thread"))) void table_touch(const struct seen *seen,
         flow_touch(row, 1, 100, now);
 }
 
+bool table_has_key(const struct tw_flow *row, __u32 number, bool reply, bool v6)
+{
+    struct tuple key = key_of(number, reply, v6);
+
+    return row_has_key(row, &key, v6);
+}
+
 void table_gc(__u32 buckets, __u16 now, bool previous, bool v6)
 {
     struct tw_gc walk = {
@@ -142,15 +157,11 @@ void table_gc(__u32 buckets, __u16 now, bool previous, bool v6)
     gc(&walk);
 }
 
-struct tw_flow *table_row(__u32 place, bool v6)
-{
-    return flow_row(place, v6);
-}
-
 void table_allocate(void)
 {
     const u32 first = 0;
 
+    bpf_map_lookup_elem(&layout, &first);
     bpf_map_lookup_elem(&totals, &first);
     bpf_map_lookup_elem(&flow_events, &first);
     bpf_map_lookup_elem(&generations, &first);
@@ -160,9 +171,36 @@ void table_allocate(void)
     bpf_map_lookup_elem(&gc_scratch, &first);
 }
 
-void *table_memory(bool v6)
+void *table_memory(bool previous, bool v6)
 {
-    return flow_bucket(0, v6);
+    const u32 first = 0;
+
+    if (previous)
+        return v6 ? bpf_map_lookup_elem(&previous6, &first) : bpf_map_lookup_elem(&previous4, &first);
+    return v6 ? bpf_map_lookup_elem(&flows6, &first) : bpf_map_lookup_elem(&flows4, &first);
+}
+
+void table_exchange(void)
+{
+    struct tw_bucket4 *current4 = flows4.value;
+    struct tw_bucket6 *current6 = flows6.value;
+
+    flows4.value = previous4.value;
+    flows6.value = previous6.value;
+    previous4.value = current4;
+    previous6.value = current6;
+}
+
+__u32 *table_phase(void)
+{
+    struct tw_layout *now = bpf_map_lookup_elem(&layout, &(u32){0});
+
+    return &now->phase;
+}
+
+void table_set_phase(__u32 phase)
+{
+    *(volatile __u32 *)table_phase() = phase;
 }
 
 const struct shim_map *shim_map_at(const void *variable)
