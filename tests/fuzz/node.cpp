@@ -144,6 +144,7 @@ void node_setup()
           "ifindexes", "nexthops", "generations", "flows4", "flows6", "drops", "vips", "fragments"})
         shim_clear(&map(name));
 
+    put("layout", uint32_t{0}, tw_layout{.version = TW_LAYOUT_VERSION, .carries = 1});
     put("addresses", uint32_t{1}, address("172.20.0.11"));
     put("addresses", uint32_t{2}, address("fd20::11"));
     put("node_addresses", address("172.20.0.11"), uint32_t{1});

@@ -199,6 +199,7 @@ Result<> PacketNode::fill_tables()
     changes.upserts.push_back(std::move(plan));
     for (const std::string &line : services_->apply(std::move(changes)))
         return fail("{}", line);
+    datapath_->commit(); // nothing is to be attached
     return {};
 }
 
