@@ -168,7 +168,7 @@ inline_always int xdp_net_family(struct xdp_md *ctx, const bool v6)
         return XDP_PASS;
     established(&p, &f, row, 1, length, v6);
     if (f.flags & TW_FLOW_TRANSLATED &&
-        !(nat_checksum_complete(data, end, &p, &f.to, v6) && nat_write(data, end, &p, &f.to, v6)))
+        !(nat_checksum_write(data, end, &p, &f.to, false, v6) && nat_write(data, end, &p, &f.to, v6)))
         goto failed;
     if ((void *)(ethernet + 1) > end || !deliver_hop(data, end, v6))
         goto failed;

@@ -125,7 +125,7 @@ inline_always enum tw_drop translate_fragment(struct __sk_buff *skb, const struc
     if (!nat_write_addresses(data + ETH_HLEN, end, &p->tuple, &f->to, v6))
         return TW_DROP_REWRITE_FAILED;
     if (v6) /* nothing in this packet makes up for the change, so a sum that the device computed has to follow it */
-        bpf_csum_update(skb, sum_fold32(sum_addresses(&p->tuple, &f->to, true)));
+        checksum_follow(skb, sum_addresses(&p->tuple, &f->to, true));
     return TW_PASS;
 }
 
@@ -136,7 +136,7 @@ inline_always enum tw_drop translate(struct __sk_buff *skb, const struct packet 
         return TW_PASS;
     if (unlikely(p->kind == KIND_FRAGMENT))
         return translate_fragment(skb, p, f, v6);
-    if (nat_checksum(skb, p, &f->to, v6))
+    if (!nat_checksum(skb, p, &f->to, v6))
         return TW_DROP_REWRITE_FAILED;
     if (!nat_write((void *)(long)skb->data, (void *)(long)skb->data_end, p, &f->to, v6))
         return TW_DROP_REWRITE_FAILED;
@@ -282,7 +282,7 @@ inline_always int deliver(struct __sk_buff *skb, const struct packet *p, const s
     to.word = READ_ONCE(*(u64 *)&nexthop->to);
     deliver_macs(ethernet, nexthop, &to);
     if (v6 && !own) /* the hop limit is under no header checksum, so a sum that the device computed has to follow it */
-        bpf_csum_update(skb, sum_fold32(sum_change(0, bpf_htons(0x0001), 0)));
+        checksum_follow(skb, sum_change(0, bpf_htons(0x0001), 0));
     if (is_endpoint(next) && !own) {
         step_deliver(TW_STEP_PEER, next, nexthop);
         return bpf_redirect_peer(link.ifindex, 0);

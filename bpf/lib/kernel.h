@@ -11,6 +11,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -34,6 +35,28 @@ enum {
     VERDICT_NEXT = -1, /* TCX_NEXT, and TC_ACT_UNSPEC of a clsact filter: the next program at this hook decides */
     VERDICT_DROP = 2,  /* TCX_DROP, TC_ACT_SHOT */
 };
+
+/* What is read of the kernel's own packet buffer, at the offsets that it has in the kernel that runs. */
+struct sk_buff {
+    u8 ip_summed : 2; /* enum checksum_kind */
+} __attribute__((preserve_access_index));
+
+enum checksum_kind { /* CHECKSUM_* of include/linux/skbuff.h */
+                     CHECKSUM_NONE,
+                     CHECKSUM_UNNECESSARY,
+                     CHECKSUM_COMPLETE, /* the device has computed the sum of all of the packet */
+                     CHECKSUM_PARTIAL,  /* the device is to compute the checksum; its place holds the sum of the
+                                           pseudo-header */
+};
+
+/* The kernel's own packet buffer behind the context, from Linux 6.2 on (kernel/bpf/helpers.c). It costs no call. Each
+ * object file has a name of its own for it, since bpftool (7.5) cannot link two that call the same kernel function;
+ * what follows "___" means nothing to libbpf. */
+#define NAME_OF_OBJECT(name, object) name##___##object
+#define NAME_IN_OBJECT(name, object) NAME_OF_OBJECT(name, object)
+#define bpf_cast_to_kern_ctx NAME_IN_OBJECT(bpf_cast_to_kern_ctx, TW_OBJECT)
+
+extern void *bpf_cast_to_kern_ctx(void *ctx) __weak __ksym;
 
 /* What the kernel lets tc programs ask conntrack (net/netfilter/nf_conntrack_bpf.c, from Linux 5.19 on). */
 struct nf_conn {

@@ -30,17 +30,24 @@ inline_always u16 checksum_after(u16 checksum, u64 sum)
     return ~folded;
 }
 
+/* Not inlined: it would hold sixteen words at once, for which the callers' stack is short. */
+static __noinline u64 sum_addresses6(const struct tuple *from, const struct tuple *to)
+{
+    u64 sum = 0;
+
+    for (int i = 0; i < 4; i++) {
+        sum = sum_change(sum, from->source.word[i], to->source.word[i]);
+        sum = sum_change(sum, from->destination.word[i], to->destination.word[i]);
+    }
+    return sum;
+}
+
 inline_always u64 sum_addresses(const struct tuple *from, const struct tuple *to, const bool v6)
 {
-    u64 sum = sum_change(0, from->source.word[3], to->source.word[3]);
-
-    sum = sum_change(sum, from->destination.word[3], to->destination.word[3]);
     if (v6)
-        for (int i = 0; i < 3; i++) {
-            sum = sum_change(sum, from->source.word[i], to->source.word[i]);
-            sum = sum_change(sum, from->destination.word[i], to->destination.word[i]);
-        }
-    return sum;
+        return sum_addresses6(from, to);
+    return sum_change(sum_change(0, from->source.word[3], to->source.word[3]), from->destination.word[3],
+                      to->destination.word[3]);
 }
 
 inline_always u64 sum_ports(const struct tuple *from, const struct tuple *to)
@@ -66,10 +73,50 @@ inline_always u32 checksum_offset(u8 protocol)
     }
 }
 
-/* Corrects the transport checksum for the new tuple. The kernel's helper knows what we cannot see: a packet of a local
- * sender may carry only the sum of its pseudo-header, to be completed by the device, and then a change of addresses
- * counts and one of ports does not. */
-inline_always long nat_checksum(struct __sk_buff *skb, const struct packet *p, const struct tuple *to, const bool v6)
+/* Corrects the transport checksum for the new tuple, by plain arithmetic in its bytes: one that is complete, or one
+ * that the device is to complete (`partial`), which so far is the sum of the pseudo-header, not inverted. In that a
+ * change of addresses counts and one of ports does not. */
+inline_always bool nat_checksum_write(void *data, void *end, const struct packet *p, const struct tuple *to,
+                                      bool partial, const bool v6)
+{
+    u16 *checksum = packet_transport(data, p) + checksum_offset(p->tuple.protocol);
+    u16 inverted = partial ? 0xffff : 0;
+    bool udp = p->tuple.protocol == IPPROTO_UDP;
+    u64 sum = partial ? 0 : sum_ports(&p->tuple, to);
+
+    if ((void *)(checksum + 1) > end)
+        return false;
+    if (udp && !*checksum) /* RFC 768: there is none */
+        return true;
+    if (p->tuple.protocol != IPPROTO_ICMP) /* ICMP for IPv4 has no pseudo-header */
+        sum += sum_addresses(&p->tuple, to, v6);
+    *checksum = checksum_after(*checksum ^ inverted, sum) ^ inverted;
+    if (udp && !*checksum)
+        *checksum = 0xffff;
+    return true;
+}
+
+/* What the kernel says of the packet's checksum: CHECKSUM_COMPLETE, which takes most care, where it says nothing. */
+inline_always u8 checksum_kind(struct __sk_buff *skb)
+{
+    struct sk_buff *kernel;
+
+    if (!bpf_cast_to_kern_ctx)
+        return CHECKSUM_COMPLETE;
+    kernel = bpf_cast_to_kern_ctx(skb);
+    return BPF_CORE_READ_BITFIELD(kernel, ip_summed);
+}
+
+/* Has the sum that the device computed of the whole packet, if it did, follow a change that no checksum in the packet
+ * makes up for. */
+inline_always void checksum_follow(struct __sk_buff *skb, u64 sum)
+{
+    if (unlikely(checksum_kind(skb) == CHECKSUM_COMPLETE))
+        bpf_csum_update(skb, sum_fold32(sum));
+}
+
+/* Corrects the transport checksum by the kernel's helpers, which know what a program may not be able to see. */
+static __noinline bool nat_checksum_ask(struct __sk_buff *skb, const struct packet *p, const struct tuple *to, bool v6)
 {
     u8 protocol = p->tuple.protocol;
     u32 at = p->transport + checksum_offset(protocol);
@@ -78,9 +125,7 @@ inline_always long nat_checksum(struct __sk_buff *skb, const struct packet *p, c
     u32 addresses = sum_fold32(sum_addresses(&p->tuple, to, v6));
     long error = 0;
 
-    if (protocol == IPPROTO_SCTP)
-        return !sctp_checksum((void *)(long)skb->data, (void *)(long)skb->data_end, p, to, v6);
-    if (protocol != IPPROTO_ICMP) { /* ICMP for IPv4 has no pseudo-header */
+    if (protocol != IPPROTO_ICMP) {
         error = bpf_l4_csum_replace(skb, at, 0, addresses, flags | BPF_F_PSEUDO_HDR);
         /* For a checksum computed by the device (CHECKSUM_COMPLETE) the helper assumes that a header checksum makes
          * up for the address, as in IPv4. IPv6 has none: undo that part. No effect on any other packet. */
@@ -89,24 +134,23 @@ inline_always long nat_checksum(struct __sk_buff *skb, const struct packet *p, c
     }
     if (!error && ports)
         error = bpf_l4_csum_replace(skb, at, 0, ports, flags);
-    return error;
+    return !error;
 }
 
-/* The same for a packet whose checksum is known to be complete: plain arithmetic in its bytes. */
-inline_always bool nat_checksum_complete(void *data, void *end, const struct packet *p, const struct tuple *to,
-                                         const bool v6)
+/* Corrects the transport checksum for the new tuple, whatever the state is that the packet's sender or device left it
+ * in. Helpers take longer than all of the rest: only where the sum of the whole packet has to follow, and on Linux 6.1,
+ * which does not say. */
+inline_always bool nat_checksum(struct __sk_buff *skb, const struct packet *p, const struct tuple *to, const bool v6)
 {
-    u16 *checksum = packet_transport(data, p) + checksum_offset(p->tuple.protocol);
-    bool udp = p->tuple.protocol == IPPROTO_UDP;
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    u8 kind;
 
-    if ((void *)(checksum + 1) > end)
-        return false;
-    if (udp && !*checksum) /* RFC 768: there is none */
-        return true;
-    *checksum = checksum_after(*checksum, sum_addresses(&p->tuple, to, v6) + sum_ports(&p->tuple, to));
-    if (udp && !*checksum)
-        *checksum = 0xffff;
-    return true;
+    if (p->tuple.protocol == IPPROTO_SCTP)
+        return sctp_checksum(data, end, p, to, v6);
+    kind = checksum_kind(skb);
+    if (unlikely(kind == CHECKSUM_COMPLETE))
+        return nat_checksum_ask(skb, p, to, v6);
+    return nat_checksum_write(data, end, p, to, kind == CHECKSUM_PARTIAL, v6);
 }
 
 /* Writes the tuple's addresses into the IP header at `header`. */

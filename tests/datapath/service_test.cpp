@@ -159,6 +159,24 @@ TEST_CASE("checksums are right for every payload, odd lengths and carries includ
     }
 }
 
+TEST_CASE("a sum of the whole packet that a device has computed follows every change")
+{
+    World world;
+    const Scene &s = scenes.at(GENERATE(0U, 1U));
+    const bool is_tcp = GENERATE(true, false);
+    const auto make = is_tcp ? [](const std::string &a, const std::string &b) { return tcp(a, b); } : udp;
+    const PodSpec &client = world.pod(2);
+    const PodSpec &server = world.pod(3);
+    world.service("web", {s.vip + ":80"}, {s.local_backend + ":8080"}, is_tcp ? Protocol::tcp : Protocol::udp);
+
+    const Packet request = make(s.client + ":40000", s.vip + ":80");
+    const Packet arrived = World::in_pod(request.with_destination(host(s.local_backend), 8080), server);
+    CHECK(world.run_summed("from_pod", client.ifindex, request.build()).frame == frame(arrived));
+    const Packet answer = arrived.reversed().with_hops(64).with_flags(syn | ack);
+    CHECK(world.run_summed("from_pod", server.ifindex, answer.build()).frame ==
+          frame(World::in_pod(answer.with_source(host(s.vip), 80), client)));
+}
+
 TEST_CASE("a service without backends drops and counts")
 {
     World world;

@@ -91,6 +91,10 @@ public:
     Outcome to_net(const Packet &packet, uint32_t mark = 0) { return to_net(packet.build(), mark); }
     Outcome to_lo(const Packet &packet) { return run("to_net", loopback_ifindex, packet.build()); }
 
+    /// As from a device that sums what it receives (CHECKSUM_COMPLETE). Throws if the sum is not that of what comes
+    /// out.
+    Outcome run_summed(const std::string &program, unsigned ifindex, const Bytes &packet);
+
     /// What the program would do, step by step.
     Walk dry_run(HookIndex hook, unsigned ifindex, const Packet &packet);
 

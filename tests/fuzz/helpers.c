@@ -75,6 +75,15 @@ int program_run(enum program program, struct frame *in)
     return verdict;
 }
 
+/* No device has had to do with the checksums of these packets. */
+void *bpf_cast_to_kern_ctx(void *ctx)
+{
+    static __u64 all_zero;
+
+    (void)ctx;
+    return &all_zero;
+}
+
 long bpf_skb_pull_data(struct __sk_buff *skb, __u32 length)
 {
     if (length == 0)

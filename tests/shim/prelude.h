@@ -5,5 +5,7 @@
 
 #include "bpf/lib/kernel.h"
 
+#undef bpf_cast_to_kern_ctx
+
 #undef masked
 #define masked(value, mask) ((u64)(value) & (mask))

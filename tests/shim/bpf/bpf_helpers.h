@@ -79,6 +79,7 @@ static __always_inline long bpf_loop(__u32 count, int (*step)(__u32, void *), vo
 
 /* Helpers that the programs call, see helpers.c. */
 __u64 bpf_ktime_get_coarse_ns(void);
+void *bpf_cast_to_kern_ctx(void *ctx) __weak;
 __u32 bpf_get_prandom_u32(void);
 long bpf_redirect(__u32 ifindex, __u64 flags);
 struct bpf_sock *bpf_skc_lookup_tcp(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns, __u64 flags);
