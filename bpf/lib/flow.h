@@ -18,7 +18,8 @@
  * publishes the row by an atomic add that moves the version.
  *  3. Readers take no lock. They read `word`, match the key and copy what they need, and read `word` again: a version
  * that has moved, or a claim, means that the row was being changed, and counts as a miss.
- *  4. A miss goes the slow way: it takes the bucket's lock and looks again before it makes anything.
+ *  4. A miss goes the slow way: it takes the bucket's lock and looks again before it makes anything. What makes nothing
+ * (TCP that does not open a connection) asks flow_stands() before it is taken for a packet of nobody's.
  *  5. Both rows of a flow are made together: the reply row stays claimed until the original stands, and is published
  * first. They end together: both are claimed before either is freed, the reply row first. So a lone half is never seen,
  * but for a row whose maker or ender was cut short in the middle: gc repairs that.
@@ -474,6 +475,49 @@ inline_always enum flow_result row_find(const struct tuple *t, struct flow *f, s
     if (row_idle(row, f->word, now))
         return FLOW_MISSING;
     return f->judged == flow_generation(f->next, f->back) ? FLOW_FOUND : FLOW_STALE;
+}
+
+inline_always int row_stands_in(u32 place, const struct tuple *t, u16 now, const bool v6)
+{
+    struct tw_flow *row = flow_row(place, v6);
+    u32 word;
+
+    if (!row || !t)
+        return false;
+    word = READ_ONCE(row->word);
+    if (flow_state(word) == TW_FLOW_FREE)
+        return false;
+    load_barrier();
+    return row_has_key(row, t, v6) && (flow_state(word) == TW_FLOW_CLAIMED || !row_idle(row, word, now));
+}
+
+__weak int row_stands(u32 place, const struct tuple *t, u16 now, bool v6)
+{
+    return v6 ? row_stands_in(place, t, now, true) : row_stands_in(place, t, now, false);
+}
+
+/* Whether a packet that has found no row should look again: its row was being changed just then, or moved to the other
+ * table. gc puts it there before it ends here, so the order is the reverse of flow_find()'s. */
+__weak int flow_stands(const struct tuple *t, u16 now, bool v6)
+{
+    u32 hash;
+
+    if (!t)
+        return false;
+    if (config.previous_mask) {
+        hash = v6 ? flow_hash_in(t, TW_FLOW_PREVIOUS, true) : flow_hash_in(t, TW_FLOW_PREVIOUS, false);
+#pragma clang loop unroll(disable)
+        for (u32 i = 0; i < TW_FLOW_WAYS + config.previous_window; i++)
+            if (row_stands(flow_candidate(hash, i, TW_FLOW_PREVIOUS), t, now, v6))
+                return true;
+        load_barrier();
+    }
+    hash = v6 ? flow_hash(t, true) : flow_hash(t, false);
+#pragma clang loop unroll(disable)
+    for (u32 i = 0; i < TW_FLOW_WAYS + TW_FLOW_WINDOW; i++)
+        if (row_stands(flow_candidate(hash, i, 0), t, now, v6))
+            return true;
+    return false;
 }
 
 inline_always void step_flow(enum tw_step_kind kind, u32 result, const struct flow *f, u32 state)

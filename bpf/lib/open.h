@@ -72,6 +72,8 @@ inline_always int find_or_open(struct __sk_buff *skb, const struct packet *p, st
             break;
         if (unlikely(!open_carries()))
             return OPEN_PASS;
+        if (unlikely(result == FLOW_MISSING && !packet_opens(p) && flow_stands(&p->tuple, f->now, v6)))
+            continue;
         if (unlikely(p->kind == KIND_FRAGMENT && result == FLOW_MISSING)) /* a flow begins with a whole packet */
             return TW_DROP_FRAGMENT;
         outcome = open(skb, p, f, result == FLOW_STALE);

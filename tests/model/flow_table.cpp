@@ -84,6 +84,12 @@ seen FlowTable::find(uint32_t number, uint16_t now, bool reply) const
     return seen;
 }
 
+void FlowTable::seek(uint32_t number, uint16_t now, bool reply) const
+{
+    if (find(number, now, reply).result == TABLE_MISSING && !table_stands(number, reply, now, v6_))
+        complain_(fmt::format("a packet of flow {} is taken for nobody's", number));
+}
+
 int FlowTable::create(uint32_t number, tw_flow_state state, uint16_t now) const
 {
     return table_create(number, static_cast<uint8_t>(state), here, now, v6_);

@@ -44,6 +44,8 @@ public:
 
     /// What packets do, at the time `now`.
     seen find(uint32_t number, uint16_t now, bool reply = false) const;
+    /// As of a packet that opens no connection: it is to find its flow, or to hear that it should look again.
+    void seek(uint32_t number, uint16_t now, bool reply = false) const;
     int create(uint32_t number, tw_flow_state state, uint16_t now) const;
     void open(uint32_t number, uint16_t now) const;
     void end(uint32_t number, uint16_t now, bool reply = false) const;

@@ -164,6 +164,11 @@ Packet find(uint32_t number, bool reply = false)
     return [=](const FlowTable &table) { table.find(number, now, reply); };
 }
 
+Packet seek(uint32_t number, bool reply = false)
+{
+    return [=](const FlowTable &table) { table.seek(number, now, reply); };
+}
+
 Packet find_both(uint32_t number)
 {
     return [=](const FlowTable &table) {
@@ -288,6 +293,11 @@ TEST_CASE("a packet that reads while its row is pointed elsewhere sees no mixtur
     play({.before = one(), .packets = {repoint(1), find(1)}, .live = {1}});
 }
 
+TEST_CASE("a packet is not taken for nobody's while its flow is pointed elsewhere from both sides")
+{
+    play({.before = one(), .packets = {repoint(1), repoint(1, true), seek(1)}, .live = {1}, .surprises = 1});
+}
+
 TEST_CASE("a flow ends while it is made anew")
 {
     play({.before = one(TW_FLOW_CLOSING), .packets = {end(1), open(1)}});
@@ -345,6 +355,12 @@ TEST_CASE("gc whose clock is behind ends nothing")
 TEST_CASE("a flow can be found at every moment while it moves to a larger table")
 {
     play(while_it_moves({.packets = {move(), find_both(1)}, .live = {1}, .standing = {1}}));
+}
+
+TEST_CASE("a packet is not taken for nobody's while its flow moves to a larger table")
+{
+    const bool reply = GENERATE(false, true);
+    play(while_it_moves({.packets = {move(), seek(1, reply)}, .live = {1}}));
 }
 
 TEST_CASE("a flow that moves to a larger table is not opened a second time")

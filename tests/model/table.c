@@ -104,6 +104,13 @@ struct seen table_find(__u32 number, bool reply, __u16 now, bool v6)
                                   f.flags == (TW_FLOW_TRANSLATED | (reply ? TW_FLOW_REPLY : 0))};
 }
 
+bool table_stands(__u32 number, bool reply, __u16 now, bool v6)
+{
+    struct tuple key = key_of(number, reply, v6);
+
+    return flow_stands(&key, now, v6);
+}
+
 int table_create(__u32 number, __u8 state, __u32 ends, __u16 now, bool v6)
 {
     struct tuple from = original(number, v6);

@@ -29,6 +29,7 @@ enum { TABLE_FOUND, TABLE_STALE, TABLE_MISSING, TABLE_CREATED, TABLE_EXISTS, TAB
 
 /* A packet of flow `number`: of the original direction, or a reply. */
 struct seen table_find(__u32 number, bool reply, __u16 now, bool v6);
+bool table_stands(__u32 number, bool reply, __u16 now, bool v6);
 int table_create(__u32 number, __u8 state, __u32 ends, __u16 now, bool v6);
 void table_end(__u32 place, __u32 version, bool v6);
 void table_advance(__u32 place, __u32 version, __u8 tcp_flags, bool v6);
