@@ -29,10 +29,10 @@ Result<> in_own_namespaces(bench::Report &report)
 }
 
 /// Runs all measurements; what fails is told in the report and fails nothing else.
-bench::Report measure()
+bench::Report measure(bool packets_only)
 {
     bench::Report report;
-    if (!getenv("PACKETS"))
+    if (!packets_only)
         for (const bench::ClusterSize &size : {bench::ClusterSize{10, 10}, {10'000, 10}}) {
             fmt::print(stderr, "control plane at {} services...\n", size.services);
             if (auto measured = bench::measure_control_plane(size, report); !measured)
@@ -52,6 +52,8 @@ int main(int argc, char **argv)
     std::string output = "bench.json";
     app.set_version_flag("--version", "thruway-bench " THRUWAY_VERSION);
     app.add_option("--output", output, "Where to write the figures with their samples")->capture_default_str();
+    bool packets_only = false;
+    app.add_flag("--packets", packets_only, "Measure the packet path only");
     try {
         app.parse(argc, argv);
     } catch (const CLI::Success &done) {
@@ -62,7 +64,7 @@ int main(int argc, char **argv)
     if (geteuid() != 0)
         return complain(1, "must be root: it runs agents in network namespaces");
 
-    const bench::Report report = measure();
+    const bench::Report report = measure(packets_only);
     fmt::print("{}", report.table());
     std::ofstream file(output);
     file << report.json();

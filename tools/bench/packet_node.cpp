@@ -64,6 +64,12 @@ ServicePlan service(const std::string &name, const Address &address, uint16_t di
 
 } // namespace
 
+tw_bench_packet PacketNode::to_pod(uint32_t number)
+{
+    return packet(v4(10, 244, 1, 2 + number % clients), number / clients / backends,
+                  backend(number / clients % backends), backend_port);
+}
+
 tw_bench_packet PacketNode::to_cluster_ip(uint32_t number)
 {
     return packet(v4(10, 244, 1, 2 + number % clients), number / clients / cluster_ips,
@@ -116,6 +122,7 @@ Result<> PacketNode::load(uint32_t flow_rows)
     options.bpffs = bpffs_ / "thruway";
     options.sizes.endpoints = endpoints_max;
     options.sizes.flows = flow_rows;
+    options.timeouts.adopt = 0; // a node that has long been ours
     auto datapath = Datapath::open(options);
     if (!datapath)
         return std::unexpected(datapath.error());

@@ -23,7 +23,9 @@ public:
     PacketNode &operator=(const PacketNode &) = delete;
     ~PacketNode();
 
-    /// What client `number` sends to a ClusterIP, or to the NodePort: all are different, for millions of clients.
+    /// What client `number` sends to a pod of another node, a ClusterIP, or the NodePort: all are different, for
+    /// millions of clients.
+    static tw_bench_packet to_pod(uint32_t number);
     static tw_bench_packet to_cluster_ip(uint32_t number);
     static tw_bench_packet to_node_port(uint32_t number);
 

@@ -65,6 +65,7 @@ struct Target {
     int program = -1;
     unsigned ifindex = 1; ///< loopback, for what does not look at it
     int verdict = verdict_next;
+    bool xdp = false;
 };
 
 /// The driver and its list of packets.
@@ -174,21 +175,26 @@ Result<std::unique_ptr<Driver>> Driver::load(PacketNode &node)
 Result<double> Driver::run(const Target &target, uint32_t packets, uint8_t tcp_flags)
 {
     const uint32_t key = 0;
-    if (bpf_map_update_elem(bpf_map__fd(skeleton_->maps.target), &key, &target.program, BPF_ANY) != 0)
+    const bpf_map *called = target.xdp ? skeleton_->maps.xdp_target : skeleton_->maps.target;
+    if (bpf_map_update_elem(bpf_map__fd(called), &key, &target.program, BPF_ANY) != 0)
         return fail_errno("cannot call the program");
     skeleton_->bss->walk = {0, count_, tcp_flags, 0};
     auto bytes = frame();
     __sk_buff context{};
     context.ifindex = target.ifindex;
+    xdp_md xdp_context{};
+    xdp_context.data_end = bytes.size();
+    xdp_context.ingress_ifindex = target.ifindex;
     bpf_test_run_opts options{};
     options.sz = sizeof(options);
     options.data_in = bytes.data();
     options.data_size_in = bytes.size();
-    options.ctx_in = &context;
-    options.ctx_size_in = sizeof(context);
+    options.ctx_in = target.xdp ? static_cast<void *>(&xdp_context) : &context;
+    options.ctx_size_in = target.xdp ? sizeof(xdp_context) : sizeof(context);
     options.repeat = static_cast<int>(packets);
     const double start = cpu_nanoseconds();
-    if (bpf_prog_test_run_opts(bpf_program__fd(skeleton_->progs.drive), &options) != 0)
+    const bpf_program *drive = target.xdp ? skeleton_->progs.drive_xdp : skeleton_->progs.drive;
+    if (bpf_prog_test_run_opts(bpf_program__fd(drive), &options) != 0)
         return fail_errno("test run");
     const double took = cpu_nanoseconds() - start;
     if (static_cast<int>(options.retval) != target.verdict)
@@ -200,7 +206,9 @@ Result<double> Driver::run(const Target &target, uint32_t packets, uint8_t tcp_f
 Result<std::vector<double>> Driver::measure(const Target &target, uint32_t packets, uint8_t tcp_flags,
                                             const std::function<void()> &prepare)
 {
-    const Target empty = this->target(skeleton_->progs.empty);
+    Target empty = this->target(skeleton_->progs.empty);
+    if (target.xdp)
+        empty = {bpf_program__fd(skeleton_->progs.empty_xdp), target.ifindex, XDP_PASS, true};
     std::vector<double> samples;
     for (unsigned round = 0; round < rounds; round++) {
         if (prepare)
@@ -354,7 +362,8 @@ Result<> Measurement::lookups(uint32_t flows, const std::string &when)
         return filled;
     driver_.list(some(flows, false));
     const auto &programs = driver_.skeleton().progs;
-    for (const auto &[name, program] : {std::pair("flow table", programs.find_flow),
+    for (const auto &[name, program] : {std::pair("one cache line of the flow table", programs.touch_row),
+                                        {"flow table", programs.find_flow},
                                         {"kernel HASH", programs.find_hash},
                                         {"kernel LRU_HASH", programs.find_lru}})
         if (auto measured = measure(fmt::format("lookup alone, {}, {}", name, when), driver_.target(program),
@@ -426,7 +435,8 @@ Result<> measure_cluster_ip(Measurement measurement)
     return {};
 }
 
-Result<> measure_node_port(Measurement measurement)
+/// By how many flows there are, but not by fill: that is the flow table's, whichever the traffic is.
+Result<> measure_by_flows(Measurement measurement)
 {
     for (const Level &level : levels) {
         if (level.by_fill)
@@ -453,9 +463,10 @@ Result<> measure_packet_path(Report &report)
     auto driver = Driver::load(**node);
     auto from_pod = (*node)->program("from_pod");
     auto from_net = (*node)->program("from_net");
+    auto xdp_net = (*node)->program("xdp_net");
     if (!driver)
         return std::unexpected(driver.error());
-    for (const auto &program : {&from_pod, &from_net})
+    for (const auto &program : {&from_pod, &from_net, &xdp_net})
         if (!*program)
             return std::unexpected(program->error());
     const Target pod{from_pod->get(), (*node)->pod(), verdict_redirect};
@@ -465,7 +476,13 @@ Result<> measure_packet_path(Report &report)
         measure_cluster_ip({**node, **driver, {"pod to ClusterIP", PacketNode::to_cluster_ip, pod, net}, report});
     if (!measured)
         return measured;
-    return measure_node_port({**node, **driver, {"NodePort by tc", PacketNode::to_node_port, net, net}, report});
+    const Target xdp{xdp_net->get(), (*node)->uplink(), XDP_TX, true};
+    for (const Traffic &traffic : {Traffic{"pod to pod", PacketNode::to_pod, pod, net},
+                                   {"NodePort by tc", PacketNode::to_node_port, net, net},
+                                   {"NodePort by XDP", PacketNode::to_node_port, xdp, xdp}})
+        if (auto done = measure_by_flows({**node, **driver, traffic, report}); !done)
+            return done;
+    return {};
 }
 
 } // namespace thruway::bench
