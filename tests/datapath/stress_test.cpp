@@ -28,6 +28,7 @@ constexpr uint16_t connections = 48; ///< more than there is room for
 constexpr uint16_t hot = 4;          ///< of these, every second packet, so that CPUs meet
 constexpr uint16_t live = 4;         ///< established, which nothing may end
 
+/// What the stress in userspace takes for both families; here it is half of that.
 std::chrono::milliseconds duration()
 {
     const char *seconds = std::getenv("THRUWAY_STRESS_SECONDS");
@@ -255,7 +256,7 @@ TEST_CASE("packets on several CPUs and gc leave every flow of the loaded program
 {
     const Scene &scene = scenes.at(GENERATE(0U, 1U));
     Stress stress(scene);
-    const auto end = Clock::now() + duration() / 2;
+    const auto end = Clock::now() + duration() / 4;
     auto seed = Catch::getSeed();
     INFO("seed " << seed);
     while (Clock::now() < end && stress.wrong().empty())
@@ -270,7 +271,7 @@ TEST_CASE("packets on several CPUs and gc leave every flow of the loaded program
 TEST_CASE("no packet of a live connection is left to the host while its flow is pointed elsewhere from both sides")
 {
     Stress stress(scenes.at(GENERATE(0U, 1U)));
-    stress.meet(duration() / 2);
+    stress.meet(std::chrono::seconds(1));
     INFO(stress.wrong());
     CHECK(stress.wrong().empty());
     CHECK(stress.packets() > 1000);
