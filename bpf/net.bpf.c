@@ -72,7 +72,7 @@ inline_always int from_net_family(struct __sk_buff *skb, const bool v6)
     }
     reason = find_or_open(skb, &p, &f, &row, v6 ? from_net_open6 : from_net_open4, v6);
     if (unlikely(reason))
-        return unopened(skb, &p, reason, TW_HOOK_FROM_NET, v6);
+        return unopened(skb, &p, reason, TW_HOOK_FROM_NET, 0, v6);
     if (unlikely(f.back < config.endpoints_max)) {
         reason = net_carried(&p, &f);
         return reason ? drop(reason, TW_HOOK_FROM_NET, length) : VERDICT_NEXT;
@@ -132,10 +132,14 @@ inline_always int to_net_open(struct __sk_buff *skb, const struct packet *p, str
         f->next = uplink ? *uplink : NEXTHOP_STACK;
         return open_flow(skb, skb, p, f, false, v6);
     }
-    if (!packet_opens(p) ||
-        !service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen) ||
-        !address_find(&node_addresses, &p->tuple.source))
+    if (!packet_opens(p) && !address_find(&vips, &p->tuple.destination)) /* its own, as most of what misses here */
         return OPEN_PASS;
+    if (!address_find(&node_addresses, &p->tuple.source))
+        return OPEN_PASS;
+    if (!service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen))
+        return service_pinged(p) ? OPEN_PING : OPEN_PASS;
+    if (!packet_opens(p))
+        return open_unknown(p, f->now, v6);
     reason = open_service(f, chosen.service);
     if (!reason)
         reason = route(skb, LOOPBACK_IFINDEX, &f->to.destination, &p->tuple.source, &f->next);
@@ -172,7 +176,7 @@ inline_always int to_net_family(struct __sk_buff *skb, const bool v6)
         return VERDICT_NEXT;
     reason = find_or_open(skb, &p, &f, &row, v6 ? to_net_open6 : to_net_open4, v6);
     if (reason)
-        return reason == OPEN_PASS ? VERDICT_NEXT : drop(reason, TW_HOOK_TO_NET, length);
+        return unopened(skb, &p, reason, TW_HOOK_TO_NET, BPF_F_INGRESS, v6);
     if (f.back != NEXTHOP_STACK)
         return VERDICT_NEXT;
     established(&p, &f, row, segments_of(skb), length, v6);

@@ -49,8 +49,8 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
     f->flags = 0;
     f->service = 0;
     if (service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen)) {
-        if (!packet_opens(p)) /* some other proxy's connection, perhaps: never choose a backend for it */
-            return OPEN_PASS;
+        if (!packet_opens(p))
+            return open_unknown(p, f->now, v6);
         reason = open_service(f, chosen.service);
         if (reason)
             return reason;
@@ -133,7 +133,7 @@ inline_always int from_pod_family(struct __sk_buff *skb, const bool v6)
     }
     reason = find_or_open(skb, &p, &f, &row, v6 ? from_pod_open6 : from_pod_open4, v6);
     if (unlikely(reason))
-        return unopened(skb, &p, reason, TW_HOOK_FROM_POD, v6);
+        return unopened(skb, &p, reason, TW_HOOK_FROM_POD, 0, v6);
     back = bpf_map_lookup_elem(&nexthops, &f.back);
     if (unlikely(!back || back->link.ifindex != skb->ifindex)) {
         reason = pod_carried(skb, &p, &f);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
 
-/* What the datapath itself says to the sender of a packet: an ICMP error in the place of one that cannot go on, and the
- * answer to a ping. It leaves by the device that the packet came in by, to the MAC that it came from. */
+/* What the datapath itself says to the sender of a packet: an ICMP error in the place of one that cannot go on, a reset
+ * in that of one to a connection that is none, and the answer to a ping. It leaves by the device that the packet came
+ * in by, to the MAC that it came from. */
 
 #include "drop.h"
 #include "flow.h"
@@ -35,12 +36,27 @@ struct error_frame6 {
     struct icmp_header icmp;
 } __attribute__((packed, aligned(4)));
 
+/* The same of a reset. */
+struct reset_frame4 {
+    u16 unused;
+    struct ethhdr ethernet;
+    struct iphdr ip;
+    struct tcphdr tcp;
+} __attribute__((packed, aligned(4)));
+
+struct reset_frame6 {
+    u16 unused;
+    struct ethhdr ethernet;
+    struct ipv6hdr ip;
+    struct tcphdr tcp;
+} __attribute__((packed, aligned(4)));
+
 enum {
-    ERROR_FRAME_IP = 2 + ETH_HLEN,
-    ERROR_FRAME_MAX = ERROR_FRAME_IP + ERROR6_MAX,
+    ANSWER_FRAME_IP = 2 + ETH_HLEN,
+    ERROR_FRAME_MAX = ANSWER_FRAME_IP + ERROR6_MAX,
 };
 
-/* Where an error is put together, and how many this CPU has sent of late. */
+/* Where an error or a reset is put together, and how many this CPU has sent of late. */
 struct answer_room {
     u32 window;
     u32 sent;
@@ -49,6 +65,8 @@ struct answer_room {
         u32 words[ERROR_FRAME_MAX / 4];
         struct error_frame4 v4;
         struct error_frame6 v6;
+        struct reset_frame4 reset4;
+        struct reset_frame6 reset6;
     } frame;
 };
 
@@ -61,7 +79,7 @@ struct {
 
 /* RFC 4443 section 2.4 (f): errors have a limit, about a thousand a second and CPU here. A flood of packets that cannot
  * go on costs no more than that, and does not become one of errors to whom they claim to come from. */
-inline_always bool error_allowed(struct answer_room *room)
+inline_always bool answer_allowed(struct answer_room *room)
 {
     u32 window = bpf_ktime_get_coarse_ns() >> ERROR_WINDOW_SHIFT; /* 67 ms */
 
@@ -99,58 +117,70 @@ __weak u32 error_sum(void)
     return sum_fold32(sum);
 }
 
-inline_always void error_head4(struct answer_room *room, const struct tw_address *source, const struct packet *p,
-                               u32 size)
+inline_always void answer_head4(struct answer_room *room, const struct tw_address *source, const struct packet *p,
+                                u8 protocol, u8 service, u32 size)
 {
-    struct error_frame4 *frame = &room->frame.v4;
+    struct iphdr *ip = &room->frame.v4.ip;
     u64 sum = 0;
 
-    frame->ip = (struct iphdr){
+    *ip = (struct iphdr){
         .version = 4,
-        .ihl = sizeof(frame->ip) / 4,
-        .tos = ANSWER_SERVICE,
+        .ihl = sizeof(*ip) / 4,
+        .tos = service,
         .tot_len = bpf_htons(size),
         .frag_off = bpf_htons(IPV4_DONT_FRAGMENT),
         .ttl = ANSWER_HOPS,
-        .protocol = IPPROTO_ICMP,
+        .protocol = protocol,
         .saddr = source->word[3],
         .daddr = p->tuple.source.word[3],
     };
-    for (u32 i = 0; i < sizeof(frame->ip) / 4; i++)
-        sum += room->frame.words[ERROR_FRAME_IP / 4 + i];
-    frame->ip.check = checksum_after(0xffff, sum);
+    for (u32 i = 0; i < sizeof(*ip) / 4; i++)
+        sum += room->frame.words[ANSWER_FRAME_IP / 4 + i];
+    ip->check = checksum_after(0xffff, sum);
 }
 
-inline_always void error_head6(struct answer_room *room, const struct tw_address *source, const struct packet *p,
-                               u32 size)
+inline_always void answer_head6(struct answer_room *room, const struct tw_address *source, const struct packet *p,
+                                u8 protocol, u32 size)
 {
-    struct error_frame6 *frame = &room->frame.v6;
+    struct ipv6hdr *ip = &room->frame.v6.ip;
 
-    frame->ip = (struct ipv6hdr){
+    *ip = (struct ipv6hdr){
         .version = 6,
-        .payload_len = bpf_htons(size - sizeof(frame->ip)),
-        .nexthdr = IPPROTO_ICMPV6,
+        .payload_len = bpf_htons(size - sizeof(*ip)),
+        .nexthdr = protocol,
         .hop_limit = ANSWER_HOPS,
     };
-    __builtin_memcpy(&frame->ip.saddr, source, sizeof(frame->ip.saddr));
-    __builtin_memcpy(&frame->ip.daddr, &p->tuple.source, sizeof(frame->ip.daddr));
+    __builtin_memcpy(&ip->saddr, source, sizeof(ip->saddr));
+    __builtin_memcpy(&ip->daddr, &p->tuple.source, sizeof(ip->daddr));
 }
 
-/* What of the IPv6 header an ICMPv6 checksum covers (RFC 8200 section 8.1). */
-inline_always u64 error_pseudo_header(const struct answer_room *room, u32 size)
+/* What of the addresses and the like a transport checksum covers (RFC 9293 section 3.1, RFC 8200 section 8.1). */
+inline_always u64 answer_pseudo_header(const struct answer_room *room, u8 protocol, u32 size, const bool v6)
 {
-    const u32 *address = &room->frame.words[(ERROR_FRAME_IP + __builtin_offsetof(struct ipv6hdr, saddr)) / 4];
-    u64 sum = bpf_htonl(size) + (u64)bpf_htonl(IPPROTO_ICMPV6);
+    u32 at =
+        ANSWER_FRAME_IP + (v6 ? __builtin_offsetof(struct ipv6hdr, saddr) : __builtin_offsetof(struct iphdr, saddr));
+    const u32 *address = &room->frame.words[at / 4];
+    u64 sum = bpf_htonl(size) + (u64)bpf_htonl(protocol);
 
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < (v6 ? 8 : 2); i++)
         sum += address[i];
     return sum;
+}
+
+/* Turns the frame's way round: to the MAC that the packet came from. */
+inline_always bool answer_ethernet(struct __sk_buff *skb, struct answer_room *room, const bool v6)
+{
+    struct ethhdr *ethernet = &room->frame.v4.ethernet;
+
+    ethernet->h_proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
+    return !bpf_skb_load_bytes(skb, 0, ethernet->h_source, ETH_ALEN) &&
+           !bpf_skb_load_bytes(skb, ETH_ALEN, ethernet->h_dest, ETH_ALEN);
 }
 
 /* Puts the frame in `room` in the place of the packet. What the kernel knows of the packet's checksum and segments must
  * not stay: a sender's device would still write a transport checksum into what is no transport header any more. The
  * kernel forgets that when the place where it begins is cut off. */
-inline_always long error_replace(struct __sk_buff *skb, struct answer_room *room, const struct packet *p, u32 length)
+inline_always long answer_replace(struct __sk_buff *skb, struct answer_room *room, const struct packet *p, u32 length)
 {
     u32 cut = p->transport + 1;
     long error = bpf_skb_change_tail(skb, length + cut, 0);
@@ -176,7 +206,7 @@ inline_always u32 error_quote(struct __sk_buff *skb, struct answer_room *room, u
     if (rest >= max)
         return 0;
     size = rest + 1;
-    if (bpf_skb_load_bytes(skb, ETH_HLEN, &room->frame.bytes[ERROR_FRAME_IP + head], size))
+    if (bpf_skb_load_bytes(skb, ETH_HLEN, &room->frame.bytes[ANSWER_FRAME_IP + head], size))
         return 0;
     return size;
 }
@@ -203,11 +233,10 @@ inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, en
     const u32 head = (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + sizeof(struct icmp_header);
     struct tw_address *source;
     struct icmp_header *icmp;
-    struct ethhdr *ethernet;
     u32 size, index;
     u64 sum;
 
-    if (!room || !nexthop || p->kind == KIND_ICMP_ERROR || p->kind == KIND_FRAGMENT || !error_allowed(room))
+    if (!room || !nexthop || p->kind == KIND_ICMP_ERROR || p->kind == KIND_FRAGMENT || !answer_allowed(room))
         return VERDICT_DROP;
     index = nexthop->source[v6];
     source = bpf_map_lookup_elem(&addresses, &index);
@@ -219,17 +248,13 @@ inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, en
     error_kind(icmp, reason, mtu, v6);
     sum = error_sum();
     if (v6) {
-        error_head6(room, source, p, head + size);
-        sum += error_pseudo_header(room, sizeof(*icmp) + size);
+        answer_head6(room, source, p, IPPROTO_ICMPV6, head + size);
+        sum += answer_pseudo_header(room, IPPROTO_ICMPV6, sizeof(*icmp) + size, true);
     } else {
-        error_head4(room, source, p, head + size);
+        answer_head4(room, source, p, IPPROTO_ICMP, ANSWER_SERVICE, head + size);
     }
     icmp->checksum = checksum_after(0xffff, sum);
-    ethernet = &room->frame.v4.ethernet;
-    ethernet->h_proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
-    if (bpf_skb_load_bytes(skb, 0, ethernet->h_source, ETH_ALEN) ||
-        bpf_skb_load_bytes(skb, ETH_ALEN, ethernet->h_dest, ETH_ALEN) ||
-        error_replace(skb, room, p, ETH_HLEN + head + size))
+    if (!answer_ethernet(skb, room, v6) || answer_replace(skb, room, p, ETH_HLEN + head + size))
         return VERDICT_DROP;
     skb->mark |= TW_MARK_HANDLED;
     return bpf_redirect(skb->ifindex, 0);
@@ -261,6 +286,83 @@ inline_always int refuse(struct __sk_buff *skb, const struct packet *p, const st
         return verdict;
     return v6 ? error_answer6(skb, p, reason, f->back, nexthop->link.mtu)
               : error_answer4(skb, p, reason, f->back, nexthop->link.mtu);
+}
+
+/* --- resets --- */
+
+/* How much of the connection's sequence the segment takes (RFC 9293 section 3.4). */
+inline_always u32 segment_length(struct __sk_buff *skb, const struct packet *p, const struct tcphdr *tcp, const bool v6)
+{
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    struct ipv6hdr *ip6 = data + ETH_HLEN;
+    struct iphdr *ip4 = data + ETH_HLEN;
+    u32 whole;
+
+    if (v6 ? (void *)(ip6 + 1) > end : (void *)(ip4 + 1) > end)
+        return 0;
+    whole = v6 ? sizeof(*ip6) + bpf_ntohs(ip6->payload_len) : bpf_ntohs(ip4->tot_len);
+    return ETH_HLEN + whole - p->transport - tcp->doff * 4 + tcp->syn + tcp->fin;
+}
+
+/* What a TCP says to a segment of a connection that it does not have (RFC 9293 section 3.10.7.1). */
+inline_always bool reset_fill(struct __sk_buff *skb, const struct packet *p, struct tcphdr *reset, const bool v6)
+{
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    struct tcphdr *tcp = packet_transport(data, p);
+
+    if ((void *)(tcp + 1) > end)
+        return false;
+    *reset = (struct tcphdr){
+        .source = tcp->dest,
+        .dest = tcp->source,
+        .doff = sizeof(*reset) / 4,
+        .rst = 1,
+    };
+    if (p->tcp_flags & TCP_ACK) {
+        reset->seq = tcp->ack_seq;
+    } else {
+        reset->ack = 1;
+        reset->ack_seq = bpf_htonl(bpf_ntohl(tcp->seq) + segment_length(skb, p, tcp, v6));
+    }
+    return true;
+}
+
+/* Makes of a TCP packet the reset that ends its sender's connection, as if by whom it was sent to, and sends it back;
+ * `flags` as of bpf_redirect. Of a segment in fragments the length is not known. */
+inline_always int answer_reset(struct __sk_buff *skb, const struct packet *p, u64 flags, const bool v6)
+{
+    struct answer_room *room = bpf_map_lookup_elem(&answer_room, &(u32){0});
+    const u32 head = v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr), size = head + sizeof(struct tcphdr);
+    struct tcphdr *tcp;
+    u64 sum;
+
+    if (!room || p->kind != KIND_FLOW || p->tcp_flags & TCP_RST || !answer_allowed(room))
+        return VERDICT_DROP;
+    tcp = v6 ? &room->frame.reset6.tcp : &room->frame.reset4.tcp;
+    if (!reset_fill(skb, p, tcp, v6))
+        return VERDICT_DROP;
+    if (v6)
+        answer_head6(room, &p->tuple.destination, p, IPPROTO_TCP, size);
+    else
+        answer_head4(room, &p->tuple.destination, p, IPPROTO_TCP, 0, size);
+    sum = answer_pseudo_header(room, IPPROTO_TCP, sizeof(*tcp), v6);
+    for (u32 i = 0; i < sizeof(*tcp) / 4; i++)
+        sum += room->frame.words[(ANSWER_FRAME_IP + head) / 4 + i];
+    tcp->check = checksum_after(0xffff, sum);
+    if (!answer_ethernet(skb, room, v6) || answer_replace(skb, room, p, ETH_HLEN + size))
+        return VERDICT_DROP;
+    skb->mark |= TW_MARK_HANDLED;
+    return bpf_redirect(skb->ifindex, flags);
+}
+
+__weak int answer_reset4(struct __sk_buff *skb, const struct packet *p, u64 flags)
+{
+    return p ? answer_reset(skb, p, flags, false) : VERDICT_DROP;
+}
+
+__weak int answer_reset6(struct __sk_buff *skb, const struct packet *p, u64 flags)
+{
+    return p ? answer_reset(skb, p, flags, true) : VERDICT_DROP;
 }
 
 /* --- pings --- */
@@ -325,12 +427,20 @@ __weak int ping_answer6(struct __sk_buff *skb, const struct packet *p, u32 hook,
     return p ? ping_answer(skb, p, hook, flags, true) : VERDICT_DROP;
 }
 
-/* What becomes of a packet for which no flow was made. */
-inline_always int unopened(struct __sk_buff *skb, const struct packet *p, int reason, enum tw_hook hook, const bool v6)
+/* What becomes of a packet for which no flow was made. `flags` as of bpf_redirect, for its answer. */
+inline_always int unopened(struct __sk_buff *skb, const struct packet *p, int reason, enum tw_hook hook, u64 flags,
+                           const bool v6)
 {
+    int verdict;
+
     if (reason == OPEN_PASS)
         return VERDICT_NEXT;
     if (reason == OPEN_PING)
-        return v6 ? ping_answer6(skb, p, hook, 0) : ping_answer4(skb, p, hook, 0);
-    return drop(reason, hook, skb->len);
+        return v6 ? ping_answer6(skb, p, hook, flags) : ping_answer4(skb, p, hook, flags);
+    if (reason == TW_DROP_NO_CONNECTION)
+        step(TW_STEP_ANSWER, reason);
+    verdict = drop(reason, hook, skb->len);
+    if (config.dry || reason != TW_DROP_NO_CONNECTION)
+        return verdict;
+    return v6 ? answer_reset6(skb, p, flags) : answer_reset4(skb, p, flags);
 }

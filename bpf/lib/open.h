@@ -28,6 +28,18 @@ inline_always bool open_adopts(const struct packet *p)
     return !packet_opens(p) && snat_adopts();
 }
 
+/* What becomes of TCP under way to a frontend that no flow is known for. It never gets a backend: its bytes are of a
+ * conversation with one that only the flow knew. Where the node has sockets or a former proxy may have the connection
+ * it goes to the stack; else nobody has it, which its sender is to be told, unless it is whole news to us (RST) or the
+ * flow may be there after all. */
+inline_always int open_unknown(const struct packet *p, u16 now, const bool v6)
+{
+    if (p->kind != KIND_FLOW || p->tcp_flags & TCP_RST || snat_adopts() ||
+        address_find(&node_addresses, &p->tuple.destination) || !flow_absent(&p->tuple, now, v6))
+        return OPEN_PASS;
+    return TW_DROP_NO_CONNECTION;
+}
+
 /* False on a node that Thruway has just come to, until its tables are filled and all its programs are attached: a flow
  * whose packets we saw in one direction only would be broken by the conntrack of whoever sees the others. Then there
  * are no rows, and everything is left to the host's stack. */

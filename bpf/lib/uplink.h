@@ -57,8 +57,8 @@ inline_always int net_open(void *ctx, struct __sk_buff *skb, u32 ifindex, const 
     f->flags = 0;
     f->service = 0;
     if (frontend) {
-        if (!packet_opens(p)) /* perhaps a connection of the node's own, or of a former proxy */
-            return OPEN_PASS;
+        if (!packet_opens(p))
+            return open_unknown(p, f->now, v6);
         reason = open_service(f, chosen.service);
         if (reason)
             return reason;

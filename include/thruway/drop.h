@@ -22,7 +22,8 @@
     X(UNSOLICITED_ERROR, "unsolicited_error", "an ICMP error about a packet that no flow has sent")                    \
     X(TOO_BIG, "too_big", "larger than the MTU of its next hop, and not to be fragmented")                             \
     X(BAD_FRAGMENT, "bad_fragment", "a fragment that would overwrite the headers in the first one")                    \
-    X(VLAN, "vlan", "a pod sent a frame with a VLAN tag")
+    X(VLAN, "vlan", "a pod sent a frame with a VLAN tag")                                                              \
+    X(NO_CONNECTION, "no_connection", "TCP to a service, of a connection that nobody knows: reset")
 
 enum tw_drop {
     TW_PASS = 0,

@@ -119,8 +119,8 @@ TEST_CASE("what the host's stack sends and no flow is for passes untouched and l
     World world;
     world.service("web", {"10.96.0.1:80"}, {"10.244.2.7:8080"});
     world.service("own", {"10.96.0.2:80"}, {"172.20.0.11:8080"});
-    const Packet packet = GENERATE(tcp("172.20.0.11:1000", "10.96.0.1:80", ack), // of no connection that we know
-                                   tcp("172.20.0.11:1000", "10.96.0.1:81"),      // no frontend
+    const Packet packet = GENERATE(tcp("172.20.0.11:1000", "10.96.0.1:81"),      // no frontend
+                                   tcp("172.20.0.11:1000", "10.96.0.1:81", ack), // nor for this
                                    tcp("10.244.2.9:1000", "10.96.0.1:80"),       // forwarded for somebody else
                                    tcp("172.20.0.11:1000", "10.96.0.2:80"),      // itself, and no device for it
                                    tcp("172.20.0.11:1000", "10.244.2.7:8080"));  // a pod, directly
@@ -129,6 +129,20 @@ TEST_CASE("what the host's stack sends and no flow is for passes untouched and l
     CHECK(out.verdict == verdict_next);
     CHECK(out.frame == frame(packet));
     CHECK(world.rows4().empty());
+}
+
+TEST_CASE("the host's own ping of a service's address is answered to its stack")
+{
+    World world;
+    const Scene s = GENERATE(scenes[0], scenes[1]);
+    world.service("web", {s.vip + ":80"}, {s.remote_backend + ":8080"});
+    const Packet request = ping(host(s.node).text(), host(s.vip).text(), 7);
+    const Outcome out = world.to_net(request);
+    CHECK(out.verdict == verdict_redirect);
+    CHECK(out.frame == frame(pong(request).with_macs(request.to, request.from)));
+
+    const Packet forwarded = ping(host(s.remote_backend).text(), host(s.vip).text(), 7); // somebody else's
+    CHECK(world.to_net(forwarded).verdict == verdict_next);
 }
 
 TEST_CASE("a host's service without backends is dropped by its own reason")

@@ -16,6 +16,12 @@ void put16(Bytes &bytes, uint16_t value)
     bytes.push_back(static_cast<uint8_t>(value));
 }
 
+void put32(Bytes &bytes, uint32_t value)
+{
+    put16(bytes, static_cast<uint16_t>(value >> 16));
+    put16(bytes, static_cast<uint16_t>(value));
+}
+
 void put(Bytes &bytes, const void *data, size_t size)
 {
     const auto *from = static_cast<const uint8_t *>(data);
@@ -92,10 +98,11 @@ Bytes transport(const Packet &packet)
     case IPPROTO_TCP:
         put16(bytes, packet.source_port);
         put16(bytes, packet.destination_port);
-        put(bytes, "\x11\x22\x33\x44\x55\x66\x77\x88", 8); // sequence, acknowledgement
+        put32(bytes, packet.sequence);
+        put32(bytes, packet.acknowledgement);
         bytes.push_back(5 << 4);
         bytes.push_back(packet.flags);
-        put16(bytes, 0x2000);
+        put16(bytes, packet.window);
         put16(bytes, 0); // checksum
         put16(bytes, 0);
         break;

@@ -34,6 +34,9 @@ struct Packet {
     uint16_t destination_port = 0;
     uint8_t protocol = 0;
     uint8_t flags = 0; ///< of TCP
+    uint32_t sequence = 0x11223344;
+    uint32_t acknowledgement = 0x55667788;
+    uint16_t window = 0x2000;
     uint8_t icmp_type = 0;
     uint8_t icmp_code = 0;
     uint16_t icmp_sequence = 1; ///< of an error: the MTU

@@ -162,7 +162,9 @@ std::string drop_words(const Row &row)
 
 std::string answer_words(const Row &row)
 {
-    return row["by"] == "echo_reply" ? "an echo reply on behalf of the service" : "an ICMP error would tell the sender";
+    if (row["by"] == "echo_reply")
+        return "an echo reply on behalf of the service";
+    return row["by"] == "reset" ? "a reset would tell the sender" : "an ICMP error would tell the sender";
 }
 
 std::string verdict_words(const Row &row)
@@ -252,7 +254,9 @@ Row step_row(const tw_step &step, uint8_t protocol, const Terms &terms)
     case TW_STEP_ANSWER:
         if (step.result != TW_PASS)
             row["reason"] = drop_name(static_cast<tw_drop>(step.result));
-        row["by"] = step.result == TW_PASS ? "echo_reply" : "icmp_error";
+        row["by"] = step.result == TW_PASS                 ? "echo_reply"
+                    : step.result == TW_DROP_NO_CONNECTION ? "reset"
+                                                           : "icmp_error";
         break;
     default:
         break;
