@@ -2,6 +2,7 @@
 // Packets that are not friendly, from real sockets: pings, traceroutes, refusals, fragments.
 #include "tests/lab/cluster.h"
 
+#include <fstream>
 #include <sstream>
 
 namespace thruway::lab {
@@ -105,7 +106,8 @@ TEST_CASE("the address of a service answers pings, and its backends' refusals re
     const Pod server = must(find_pod(lab, "default", "pod-2-1"));
     for (const Family family : families) {
         const std::string vip = family == Family::ipv4 ? "10.96.0.1" : "fd00:96::1";
-        check(lab, "pod-1-1", {"ping", "-n", "-c", "1", "-W", "5", vip});
+        for (const std::string place : {"pod-1-1", "node1"})
+            check(lab, place, {"ping", "-n", "-c", "1", "-W", "5", vip});
         CHECK(echoed(lab, "pod-1-1", web.cluster(family, 53), 100) != "ConnectionRefusedError\n");
     }
     must(kill_echo(lab, server));
@@ -115,6 +117,53 @@ TEST_CASE("the address of a service answers pings, and its backends' refusals re
         CHECK(echoed(lab, "client", WebService::node_port(1, family, 30053), 100) == "ConnectionRefusedError\n");
         CHECK(echoed(lab, "client", WebService::node_port(2, family, 30053), 100) == "ConnectionRefusedError\n");
     }
+}
+
+/// A client that connects, and when `go` appears says something more: it ends well if it is reset within a second.
+Process start_reset_client(const Lab &lab, const std::string &place, const std::string &target, const std::string &go)
+{
+    return must(lab.start(place, {"python3", "-c",
+                                  fmt::format(R"(
+import os, socket, sys, time
+host, port = "{}".rsplit(":", 1)
+s = socket.create_connection((host.strip("[]"), int(port)))
+s.recv(100)
+while not os.path.exists("{}"):
+    time.sleep(0.01)
+s.settimeout(1)
+try:
+    s.send(b"still there?")
+    s.recv(100)
+except ConnectionResetError:
+    sys.exit(0)
+except TimeoutError:
+    sys.exit("no answer in a second")
+sys.exit("an answer")
+)",
+                                              target, go)}));
+}
+
+TEST_CASE("who goes on with a connection to a service that nobody knows any more is reset at once")
+{
+    const ConfigFile config(nothing_to_adopt);
+    const Lab lab = thruway_lab({.nodes = 2, .agent_args = config.arguments()});
+    put(lab, {.number = 1, .pods = {"pod-1-2"}});
+    const auto flows = [&] { return nlohmann::json::parse(cli(lab, "node1", {"flow", "list", "-o", "json"})).size(); };
+    const std::string go = fmt::format("/tmp/{}.go", unique_name());
+    std::vector<Process> clients;
+    for (const Family family : families)
+        clients.push_back(start_reset_client(lab, "pod-1-1", WebService{.pods = {}}.cluster(family, 80), go));
+    eventually("the clients are connected", [&] { return flows() >= 2; });
+
+    // The backend is gone and cannot say so: then its flows go.
+    check(lab, "pod-1-2", {"ip", "link", "set", "eth0", "down"});
+    must(delete_pod(lab, "default", "pod-1-2"));
+    eventually("the flows are gone", [&] { return flows() == 0; });
+    std::ofstream(go).close();
+    for (Process &client : clients)
+        CHECK(must(client.wait(std::chrono::seconds(5))).good());
+    std::filesystem::remove(go);
+    CHECK(cli(lab, "node1", {"drops"}).contains("no_connection"));
 }
 
 TEST_CASE("datagrams larger than the MTU arrive whole through every frontend")
