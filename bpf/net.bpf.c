@@ -139,7 +139,7 @@ inline_always int to_net_open(struct __sk_buff *skb, const struct packet *p, str
     if (!service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen))
         return service_pinged(p) ? OPEN_PING : OPEN_PASS;
     if (!packet_opens(p))
-        return open_unknown(p, f->now, v6);
+        return open_unknown(p);
     reason = open_service(f, chosen.service);
     if (!reason)
         reason = route(skb, LOOPBACK_IFINDEX, &f->to.destination, &p->tuple.source, &f->next);

@@ -50,7 +50,7 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
     f->service = 0;
     if (service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen)) {
         if (!packet_opens(p))
-            return open_unknown(p, f->now, v6);
+            return open_unknown(p);
         reason = open_service(f, chosen.service);
         if (reason)
             return reason;

@@ -997,43 +997,6 @@ __weak int row_insert6(struct plan *plan)
     return row_insert(plan, true);
 }
 
-inline_always bool table_lacks(struct plan *plan, u32 table, const bool v6)
-{
-    struct tw_flow *first;
-    bool lacks;
-
-    plan->table = table ^ TW_FLOW_PREVIOUS;
-    plan->elsewhere = flow_hash_in(&plan->key, table, v6);
-    first = flow_first(plan->elsewhere, table, v6);
-    if (!first || !bucket_lock(first))
-        return false;
-    lacks = row_elsewhere(plan, v6) == FLOW_MISSING;
-    bucket_unlock(first);
-    return lacks;
-}
-
-/* First the previous table: what gc moves meanwhile is in the current one before it ends there. */
-inline_always int flow_absent_in(struct plan *plan, const bool v6)
-{
-    if (config.previous_mask && !table_lacks(plan, TW_FLOW_PREVIOUS, v6))
-        return false;
-    return table_lacks(plan, 0, v6);
-}
-
-/* True if it is sure that no live flow has this key, as it is not after a miss: a row that is being changed cannot be
- * read, but it keeps its key, and under the bucket's lock no key comes or changes its place. */
-__weak int flow_absent(const struct tuple *t, u16 now, bool v6)
-{
-    struct plan *plan = bpf_map_lookup_elem(&scratch, &(u32){0});
-
-    if (!t || !plan)
-        return false;
-    plan->key = *t;
-    plan->now = now;
-    plan->state = TW_FLOW_ESTABLISHED; /* a closing flow does not give way to what opens none */
-    return v6 ? flow_absent_in(plan, true) : flow_absent_in(plan, false);
-}
-
 /* Makes both rows of a flow: `plan` is that of the original row, the reply row is made first. */
 inline_always int flow_make(struct plan *plan, const struct tuple *from, const struct flow *f, bool v6)
 {

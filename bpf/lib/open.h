@@ -28,14 +28,13 @@ inline_always bool open_adopts(const struct packet *p)
     return !packet_opens(p) && snat_adopts();
 }
 
-/* What becomes of TCP under way to a frontend that no flow is known for. It never gets a backend: its bytes are of a
- * conversation with one that only the flow knew. Where the node has sockets or a former proxy may have the connection
- * it goes to the stack; else nobody has it, which its sender is to be told, unless it is whole news to us (RST) or the
- * flow may be there after all. */
-inline_always int open_unknown(const struct packet *p, u16 now, const bool v6)
+/* What becomes of TCP under way to a frontend that no flow is known for, which find_or_open() has made sure of. It
+ * never gets a backend: its bytes are of a conversation with one that only the flow knew. Where the node has sockets or
+ * a former proxy may have the connection it goes to the stack; else nobody has it, which its sender is to be told. */
+inline_always int open_unknown(const struct packet *p)
 {
     if (p->kind != KIND_FLOW || p->tcp_flags & TCP_RST || snat_adopts() ||
-        address_find(&node_addresses, &p->tuple.destination) || !flow_absent(&p->tuple, now, v6))
+        address_find(&node_addresses, &p->tuple.destination))
         return OPEN_PASS;
     return TW_DROP_NO_CONNECTION;
 }

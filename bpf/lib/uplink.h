@@ -58,7 +58,7 @@ inline_always int net_open(void *ctx, struct __sk_buff *skb, u32 ifindex, const 
     f->service = 0;
     if (frontend) {
         if (!packet_opens(p))
-            return open_unknown(p, f->now, v6);
+            return open_unknown(p);
         reason = open_service(f, chosen.service);
         if (reason)
             return reason;
