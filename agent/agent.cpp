@@ -145,7 +145,11 @@ Result<> Agent::open_network()
     pods_ = std::make_unique<Pods>(datapath_, *nexthops_, *host_, PodStore(config_.run_dir + "/pods"));
     if (auto restored = pods_->restore(); !restored)
         return restored;
-    host_->on_change([this] { pods_->refresh(); });
+    host_->on_change([this] {
+        pods_->refresh();
+        if (synced_ && update_place())
+            apply();
+    });
     if (auto set = host_->translate_loopback(config_.sock == SockMode::off); !set)
         return set;
     if (auto attached = attach_sockets(); !attached)
@@ -286,9 +290,18 @@ void Agent::take(Change &change)
     }
 }
 
+/// Tells the planner what it has to know of this node; true if that is news.
+bool Agent::update_place()
+{
+    const Node *self = nodes_.self();
+    return services_.set_place(
+        {.node = Symbol(config_.node), .zone = self ? self->zone : Symbol(), .addresses = host_->addresses()});
+}
+
 void Agent::apply()
 {
     const auto start = std::chrono::steady_clock::now();
+    update_place();
     apply_services();
     apply_nodes();
     metrics_.synced(std::chrono::steady_clock::now() - start);

@@ -55,6 +55,7 @@ private:
     void on_changes(std::vector<Change> changes);
     void on_synced();
     void take(Change &change);
+    bool update_place();
     void apply();
     void apply_services();
     void apply_nodes();

@@ -140,7 +140,7 @@ inline_always int to_net_open(struct __sk_buff *skb, const struct packet *p, str
         return service_pinged(p) ? OPEN_PING : OPEN_PASS;
     if (!packet_opens(p))
         return open_unknown(p);
-    reason = open_service(f, chosen.service);
+    reason = open_service(f, &chosen, &p->tuple.source, false);
     if (!reason)
         reason = route(skb, LOOPBACK_IFINDEX, &f->to.destination, &p->tuple.source, &f->next);
     if (!reason && f->next == NEXTHOP_STACK && !host_device())

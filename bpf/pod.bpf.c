@@ -51,7 +51,7 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
     if (service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen)) {
         if (!packet_opens(p))
             return open_unknown(p);
-        reason = open_service(f, chosen.service);
+        reason = open_service(f, &chosen, &p->tuple.source, false);
         if (reason)
             return reason;
     } else if (service_pinged(p)) {

@@ -6,6 +6,8 @@
 #include "lib/config.h"
 #include "lib/service.h"
 
+#include <thruway/drop.h>
+
 enum { SOCK_REFUSE = 0, SOCK_ALLOW = 1, ECONNREFUSED_ = 111 };
 
 inline_always bool sock_is_ours(struct bpf_sock_addr *ctx)
@@ -39,6 +41,15 @@ inline_always void sock_set(struct bpf_sock_addr *ctx, const struct tw_end *end,
         ctx->user_ip4 = end->address.word[3];
     }
     ctx->user_port = end->port;
+}
+
+/* A name for the client in the place of its address, which the socket has none of yet: its network namespace. */
+inline_always void sock_name(struct bpf_sock_addr *ctx, struct tw_address *name)
+{
+    u64 cookie = bpf_get_netns_cookie(ctx);
+
+    name->word[0] = cookie >> 32;
+    name->word[1] = cookie;
 }
 
 inline_always bool end_equal(const struct tw_end *a, const struct tw_end *b)
@@ -80,6 +91,8 @@ inline_always int sock_out(struct bpf_sock_addr *ctx, bool sticky, const bool v6
     struct tw_translation made = {};
     const struct tw_translation *known = 0;
     const struct tw_backend *backend;
+    struct tw_address from = {};
+    enum tw_drop reason;
     struct tw_socket *socket = 0;
     struct chosen chosen;
 
@@ -96,11 +109,17 @@ inline_always int sock_out(struct bpf_sock_addr *ctx, bool sticky, const bool v6
         sock_set(ctx, &known->backend, v6);
         return SOCK_ALLOW;
     }
-    backend = service_pick(chosen.service, &made.backend_index);
-    if (!backend) {
+    if (chosen.kind == TW_FRONTEND_BALANCER) /* whether it may dial depends on its address: told from its packets */
+        return SOCK_ALLOW;
+    sock_name(ctx, &from);
+    reason = service_pick(&chosen, &from, false, &made.backend_index);
+    if (reason == TW_DROP_NO_BACKEND) {
         bpf_set_retval(-ECONNREFUSED_);
         return SOCK_REFUSE;
     }
+    backend = bpf_map_lookup_elem(&backends, &made.backend_index);
+    if (reason || !backend) /* its packets are dropped, and counted */
+        return SOCK_ALLOW;
     made.backend.address = backend->address;
     made.backend.port = backend->port;
     if (socket)

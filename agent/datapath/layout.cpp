@@ -3,7 +3,7 @@
 
 namespace thruway {
 
-const std::array<Maps::Member, 23> Maps::members{{
+const std::array<Maps::Member, 25> Maps::members{{
     {"layout", &Maps::layout},       {"frontends", &Maps::frontends},
     {"vips", &Maps::vips},           {"services", &Maps::services},
     {"slots", &Maps::slots},         {"backends", &Maps::backends},
@@ -15,7 +15,8 @@ const std::array<Maps::Member, 23> Maps::members{{
     {"flows4", &Maps::flows4},       {"flows6", &Maps::flows6},
     {"purges", &Maps::purges},       {"flow_events", &Maps::flow_events},
     {"fragments", &Maps::fragments}, {"drops", &Maps::drops},
-    {"snat", &Maps::snat},
+    {"snat", &Maps::snat},           {"source_ranges", &Maps::source_ranges},
+    {"affinity", &Maps::affinity},
 }};
 
 Result<Maps> Maps::open(const std::string &folder)

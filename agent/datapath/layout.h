@@ -42,6 +42,8 @@ struct Maps {
     Map layout;
     Map frontends;
     Map vips;
+    Map source_ranges;
+    Map affinity;
     Map services;
     Map slots;
     Map backends;
@@ -67,7 +69,7 @@ struct Maps {
         std::string_view name;
         Map Maps::*map;
     };
-    static const std::array<Member, 23> members;
+    static const std::array<Member, 25> members;
 
     /// The flow table before, while its size or layout changes (see flow_tables.h); otherwise not there.
     Map previous4;

@@ -12,6 +12,33 @@ Frontend from_raw(const tw_frontend &raw)
     return {Address(raw.address), ntohs(raw.port), static_cast<Protocol>(raw.protocol)};
 }
 
+uint32_t service_of(uint32_t frontend_value)
+{
+    return frontend_value & TW_FRONTEND_SERVICE;
+}
+
+tw_frontend_kind kind_of(uint32_t frontend_value)
+{
+    return static_cast<tw_frontend_kind>(frontend_value & TW_FRONTEND_KIND);
+}
+
+bool has_vip(const Entrance &frontend)
+{
+    return frontend.kind == TW_FRONTEND_CLUSTER || frontend.kind == TW_FRONTEND_BALANCER;
+}
+
+tw_source_range source_range(uint32_t service, const Prefix &range)
+{
+    return {.bits = TW_SOURCE_RANGE_BITS + range.mapped_length(), .service = service, .address = range.address().raw()};
+}
+
+Prefix range_of(const tw_source_range &key)
+{
+    const Address address(key.address);
+    const unsigned length = key.bits - TW_SOURCE_RANGE_BITS;
+    return {address, address.family() == Family::ipv4 ? length - 96 : length};
+}
+
 } // namespace
 
 Backend ServiceTables::RowHash::backend(uint32_t index) const
@@ -30,14 +57,16 @@ ServiceTables::ServiceTables(const Maps &maps, Arrays &arrays, GracePeriod &grac
 Result<ServiceTables> ServiceTables::adopt(const Maps &maps, Arrays &arrays, GracePeriod &grace)
 {
     ServiceTables tables(maps, arrays, grace);
-    auto walked = maps.frontends.each<tw_frontend, uint32_t>([&](const tw_frontend &key, uint32_t id) {
-        tables.orphans_.emplace(from_raw(key), id);
-        tables.orphan_ids_.insert(id);
+    auto walked = maps.frontends.each<tw_frontend, uint32_t>([&](const tw_frontend &key, uint32_t value) {
+        tables.orphans_.emplace(from_raw(key), value);
+        tables.orphan_ids_.insert(service_of(value));
     });
     if (!walked)
         return std::unexpected(walked.error());
-    for (const auto &[frontend, id] : tables.orphans_)
-        tables.count_frontend(frontend);
+    if (auto adopted = tables.adopt_sources(); !adopted)
+        return std::unexpected(adopted.error());
+    for (const auto &[frontend, value] : tables.orphans_)
+        tables.count_frontend({frontend, kind_of(value)});
     auto pinged = maps.vips.each<tw_address, uint32_t>(
         [&](const tw_address &key, uint32_t) { tables.vips_[Address(key)].answers = true; });
     if (!pinged)
@@ -52,13 +81,18 @@ void ServiceTables::adopt_service(uint32_t id)
 {
     if (!ids_.reserve(id))
         return;
-    tw_service &row = arrays_->services[id];
-    const tw_range range = row.cluster;
+    adopt_range(arrays_->services[id].cluster);
+    adopt_range(arrays_->services[id].local);
+}
+
+void ServiceTables::adopt_range(tw_range &published)
+{
+    const tw_range range = published;
     bool sound = range.count == 0 || ranges_.reserve(range.base, range.count);
     for (uint32_t i = 0; sound && i < range.count; i++)
         sound = arrays_->slot(range.base + i) < arrays_->backends.size();
     if (!sound) { // not of our making: better no backend than a wrong one
-        publish(row.cluster, {});
+        publish(published, {});
         return;
     }
     for (uint32_t i = 0; i < range.count; i++) {
@@ -68,6 +102,22 @@ void ServiceTables::adopt_service(uint32_t id)
             backends_.insert(index);
         }
     }
+}
+
+/// Source ranges of numbers that no frontend names are those of a start that was cut short.
+Result<> ServiceTables::adopt_sources()
+{
+    std::vector<tw_source_range> stray;
+    auto walked = maps_->source_ranges.each<tw_source_range, uint32_t>([&](const tw_source_range &key, uint32_t) {
+        if (orphan_ids_.contains(key.service))
+            orphan_ranges_[key.service].push_back(range_of(key));
+        else
+            stray.push_back(key);
+    });
+    for (const tw_source_range &key : stray)
+        if (auto erased = maps_->source_ranges.erase(key); !erased)
+            return erased;
+    return walked;
 }
 
 std::vector<std::string> ServiceTables::apply(ServiceChanges changes)
@@ -119,14 +169,61 @@ Result<> ServiceTables::apply_one(const ServicePlan &plan)
     auto service = find_or_make(plan);
     if (!service)
         return std::unexpected(service.error());
-    const uint32_t id = (*service)->id;
-    const tw_range old = arrays_->services[id].cluster;
-    if (auto set = set_backends(id, plan.backends); !set)
+    Applied &applied = **service;
+    tw_service &row = arrays_->services[applied.id];
+    if (auto allowed = allow_sources(applied, plan.source_ranges); !allowed)
+        return allowed;
+    if (auto set = set_backends(row.cluster, plan.backends); !set)
         return set;
+    if (auto set = set_local(row, plan); !set)
+        return set;
+    forbid_sources(applied, plan.source_ranges);
     if (plan.key.protocol == Protocol::udp)
-        purge_lost(id, old, plan.backends);
-    stage_frontends(plan, **service);
+        purge_lost(applied, plan.serving);
+    stage_frontends(plan, applied);
     return {};
+}
+
+/// The policies, and the backends that they need: those are there before a packet is told to take them, and as long.
+Result<> ServiceTables::set_local(tw_service &row, const ServicePlan &plan)
+{
+    const uint32_t flags = TW_SERVICE_USED | (plan.internal_local ? TW_SERVICE_INTERNAL_LOCAL : 0) |
+                           (plan.external_local ? TW_SERVICE_EXTERNAL_LOCAL : 0) |
+                           (plan.filtered ? TW_SERVICE_FILTERED : 0);
+    const bool needed = plan.internal_local || plan.external_local;
+    Result<> set;
+    if (needed)
+        set = set_backends(row.local, plan.local);
+    if (set) {
+        publish(row.flags, flags);
+        publish(row.affinity_seconds, plan.affinity);
+    }
+    return needed || !set ? set : set_backends(row.local, {});
+}
+
+Result<> ServiceTables::allow_sources(Applied &service, const std::vector<Prefix> &ranges)
+{
+    for (const Prefix &range : ranges) {
+        if (std::ranges::binary_search(service.ranges, range))
+            continue;
+        if (auto allowed = maps_->source_ranges.insert(source_range(service.id, range), 1U); !allowed)
+            return fail_within(range.text(), allowed.error());
+        service.ranges.insert(std::ranges::lower_bound(service.ranges, range), range);
+    }
+    return {};
+}
+
+/// Takes away the ranges that are not among these any more.
+void ServiceTables::forbid_sources(Applied &service, const std::vector<Prefix> &ranges)
+{
+    std::erase_if(service.ranges, [&](const Prefix &range) {
+        if (std::ranges::binary_search(ranges, range))
+            return false;
+        auto erased = maps_->source_ranges.erase(source_range(service.id, range));
+        if (!erased)
+            lines_.push_back(fmt::format("{}: {}", range.text(), erased.error().text()));
+        return erased.has_value();
+    });
 }
 
 /// The service's number: its own, that of the run before (whoever has one of its frontends), or a new one.
@@ -136,17 +233,11 @@ Result<ServiceTables::Applied *> ServiceTables::find_or_make(const ServicePlan &
         return &found->second;
     for (const Frontend &frontend : plan.frontends) {
         const auto orphan = orphans_.find(frontend);
-        if (orphan == orphans_.end() || orphan_ids_.erase(orphan->second) == 0)
+        if (orphan == orphans_.end() || orphan_ids_.erase(service_of(orphan->second)) == 0)
             continue;
         Applied &service = services_[plan.key];
-        service.id = orphan->second;
-        for (const Frontend &own : plan.frontends) {
-            const auto same = orphans_.find(own);
-            if (same != orphans_.end() && same->second == service.id) {
-                service.frontends.push_back(own);
-                orphans_.erase(same);
-            }
-        }
+        service.id = service_of(orphan->second);
+        claim_orphan(service, plan);
         return &service;
     }
     const auto id = allocate(ids_);
@@ -161,6 +252,36 @@ Result<ServiceTables::Applied *> ServiceTables::find_or_make(const ServicePlan &
     return &service;
 }
 
+/// What the run before has left to this service.
+void ServiceTables::claim_orphan(Applied &service, const ServicePlan &plan)
+{
+    for (const Entrance &own : plan.frontends) {
+        const auto same = orphans_.find(own);
+        if (same != orphans_.end() && same->second == own.value(service.id)) {
+            service.frontends.push_back(own);
+            orphans_.erase(same);
+        }
+    }
+    if (auto ranges = orphan_ranges_.extract(service.id))
+        service.ranges = std::move(ranges.mapped());
+    std::ranges::sort(service.ranges);
+    if (plan.key.protocol != Protocol::udp)
+        return;
+    const tw_service &row = arrays_->services[service.id];
+    service.serving = backends_in(row.cluster);
+    for (const Backend &backend : backends_in(row.local))
+        service.serving.push_back(backend);
+}
+
+std::vector<Backend> ServiceTables::backends_in(const tw_range &range) const
+{
+    const RowHash rows{arrays_};
+    std::vector<Backend> backends;
+    for (uint32_t i = 0; i < range.count; i++)
+        backends.push_back(rows.backend(arrays_->slot(range.base + i)));
+    return backends;
+}
+
 bool ServiceTables::holds(const tw_range &range, const std::vector<Backend> &backends) const
 {
     if (range.count != backends.size())
@@ -172,10 +293,9 @@ bool ServiceTables::holds(const tw_range &range, const std::vector<Backend> &bac
     return true;
 }
 
-Result<> ServiceTables::set_backends(uint32_t id, const std::vector<Backend> &backends)
+Result<> ServiceTables::set_backends(tw_range &published, const std::vector<Backend> &backends)
 {
-    tw_service &row = arrays_->services[id];
-    const tw_range old = row.cluster;
+    const tw_range old = published;
     tw_range range{};
 
     if (holds(old, backends))
@@ -196,20 +316,21 @@ Result<> ServiceTables::set_backends(uint32_t id, const std::vector<Backend> &ba
             arrays_->slot(range.base + i) = *index;
         }
     }
-    publish(row.cluster, range);
+    publish(published, range);
     drop_range(old);
     return {};
 }
 
-/// The old range still stands: what packets may be using rests.
-void ServiceTables::purge_lost(uint32_t id, const tw_range &old, const std::vector<Backend> &backends)
+/// Flows to backends that do not serve any more are to end.
+void ServiceTables::purge_lost(Applied &service, const std::vector<Backend> &serving)
 {
-    for (uint32_t i = 0; i < old.count; i++) {
-        const tw_backend &row = arrays_->backends[arrays_->slot(old.base + i)];
-        const Backend backend{Address(row.address), ntohs(row.port)};
-        if (!std::ranges::binary_search(backends, backend))
-            purges_.push_back({.address = row.address, .service = id, .port = row.port, .protocol = IPPROTO_UDP});
-    }
+    for (const Backend &backend : service.serving)
+        if (!std::ranges::binary_search(serving, backend))
+            purges_.push_back({.address = backend.address.raw(),
+                               .service = service.id,
+                               .port = htons(backend.port),
+                               .protocol = IPPROTO_UDP});
+    service.serving = serving;
 }
 
 Result<uint32_t> ServiceTables::use_backend(const Backend &backend)
@@ -261,14 +382,14 @@ void ServiceTables::drop_range(const tw_range &range)
 
 void ServiceTables::stage_frontends(const ServicePlan &plan, Applied &service)
 {
-    for (const Frontend &frontend : service.frontends)
+    for (const Entrance &frontend : service.frontends)
         if (std::ranges::find(plan.frontends, frontend) == plan.frontends.end())
             to_erase_.push_back(frontend);
-    for (const Frontend &frontend : plan.frontends) {
+    for (const Entrance &frontend : plan.frontends) {
         if (std::ranges::find(service.frontends, frontend) != service.frontends.end())
             continue;
-        if (orphans_.erase(frontend) > 0) // the run before gave it to another service
-            to_erase_.push_back(frontend);
+        if (const auto orphan = orphans_.extract(frontend)) // the run before gave it to another service
+            to_erase_.push_back({frontend, kind_of(orphan.mapped())});
         to_insert_.push_back({frontend, service.id, plan.key});
     }
     service.frontends = plan.frontends;
@@ -282,6 +403,7 @@ void ServiceTables::remove(const ServiceKey &key)
     to_erase_.insert(to_erase_.end(), found->second.frontends.begin(), found->second.frontends.end());
     if (key.protocol == Protocol::udp)
         purges_.push_back({.service = found->second.id, .protocol = IPPROTO_UDP});
+    forbid_sources(found->second, {});
     free_service(found->second.id);
     services_.erase(found);
 }
@@ -290,12 +412,13 @@ void ServiceTables::remove(const ServiceKey &key)
 void ServiceTables::free_service(uint32_t id)
 {
     drop_range(arrays_->services[id].cluster);
+    drop_range(arrays_->services[id].local);
     leaving_.push_back({0, Resting::What::service, id, 1});
 }
 
 void ServiceTables::erase_frontends()
 {
-    for (const Frontend &frontend : std::exchange(to_erase_, {})) {
+    for (const Entrance &frontend : std::exchange(to_erase_, {})) {
         if (auto erased = maps_->frontends.erase(frontend.raw()); !erased)
             lines_.push_back(fmt::format("{}: {}", frontend.text(), erased.error().text()));
         else
@@ -303,19 +426,21 @@ void ServiceTables::erase_frontends()
     }
 }
 
-void ServiceTables::count_frontend(const Frontend &frontend)
+void ServiceTables::count_frontend(const Entrance &frontend)
 {
     frontends_++;
-    if (frontend.address.is_unspecified())
+    if (!has_vip(frontend))
         return;
-    vips_[frontend.address].frontends++;
+    Vip &vip = vips_[frontend.address];
+    vip.frontends++;
+    vip.cluster |= frontend.kind == TW_FRONTEND_CLUSTER;
     changed_vips_.push_back(frontend.address);
 }
 
-void ServiceTables::uncount_frontend(const Frontend &frontend)
+void ServiceTables::uncount_frontend(const Entrance &frontend)
 {
     frontends_--;
-    if (frontend.address.is_unspecified())
+    if (!has_vip(frontend))
         return;
     vips_[frontend.address].frontends--;
     changed_vips_.push_back(frontend.address);
@@ -325,14 +450,17 @@ void ServiceTables::uncount_frontend(const Frontend &frontend)
 void ServiceTables::update_vips()
 {
     std::vector<tw_address> fresh;
+    std::vector<uint32_t> values;
     for (const Address &address : std::exchange(changed_vips_, {})) {
         const auto found = vips_.find(address);
         if (found == vips_.end())
             continue;
         Vip &vip = found->second;
         if (vip.frontends > 0) {
-            if (!std::exchange(vip.answers, true))
+            if (!std::exchange(vip.answers, true)) {
                 fresh.push_back(address.raw());
+                values.push_back(vip.cluster ? 1 : 0);
+            }
             continue;
         }
         if (vip.answers)
@@ -340,7 +468,6 @@ void ServiceTables::update_vips()
                 lines_.push_back(fmt::format("{}: {}", address.text(), erased.error().text()));
         vips_.erase(found);
     }
-    const std::vector<uint32_t> values(fresh.size());
     if (auto inserted = maps_->vips.insert(std::span<const tw_address>(fresh), std::span<const uint32_t>(values));
         !inserted)
         lines_.push_back(fmt::format("pings of some frontends stay unanswered: {}", inserted.error().text()));
@@ -354,7 +481,7 @@ void ServiceTables::insert_frontends(const std::unordered_map<ServiceKey, Servic
     ids.reserve(to_insert_.size());
     for (const Insertion &insertion : to_insert_) {
         keys.push_back(insertion.frontend.raw());
-        ids.push_back(insertion.id);
+        ids.push_back(insertion.frontend.value(insertion.id));
     }
     const std::vector<Insertion> insertions = std::exchange(to_insert_, {});
     if (maps_->frontends.insert(std::span<const tw_frontend>(keys), std::span<const uint32_t>(ids))) {
@@ -378,11 +505,15 @@ void ServiceTables::insert_frontends(const std::unordered_map<ServiceKey, Servic
 
 std::vector<std::string> ServiceTables::sweep()
 {
-    for (const auto &[frontend, id] : orphans_)
-        to_erase_.push_back(frontend);
+    for (const auto &[frontend, value] : orphans_)
+        to_erase_.push_back({frontend, kind_of(value)});
     orphans_.clear();
-    for (const uint32_t id : orphan_ids_)
+    for (const uint32_t id : orphan_ids_) {
+        Applied gone{.id = id, .frontends = {}, .ranges = orphan_ranges_[id], .serving = {}};
+        forbid_sources(gone, {});
         free_service(id);
+    }
+    orphan_ranges_.clear();
     orphan_ids_.clear();
     erase_frontends();
     for (const auto &[address, vip] : vips_)

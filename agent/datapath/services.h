@@ -58,7 +58,9 @@ public:
 private:
     struct Applied {
         uint32_t id = 0;
-        std::vector<Frontend> frontends; // those in the map
+        std::vector<Entrance> frontends; // those in the map
+        std::vector<Prefix> ranges;      // those in source_ranges
+        std::vector<Backend> serving;    // of UDP: those that flows may go to
     };
     struct Failed {
         ServicePlan plan;
@@ -71,13 +73,15 @@ private:
         uint32_t first;
         uint32_t count;
     };
-    /// An address that frontends in the map have; pings of it are answered while it is in `vips`.
+    /// An address that frontends in the map have, and that is nobody's own: pings of it are answered while it is in
+    /// `vips`. (An external IP may be a host's, of which the service has but a port.)
     struct Vip {
         uint32_t frontends = 0;
         bool answers = false;
+        bool cluster = false; // it is a ClusterIP
     };
     struct Insertion {
-        Frontend frontend;
+        Entrance frontend;
         uint32_t id;
         ServiceKey key;
     };
@@ -100,10 +104,17 @@ private:
     ServiceTables(const Maps &maps, Arrays &arrays, GracePeriod &grace);
 
     void adopt_service(uint32_t id);
+    void adopt_range(tw_range &published);
+    Result<> adopt_sources();
+    void claim_orphan(Applied &service, const ServicePlan &plan);
     Result<> apply_one(const ServicePlan &plan);
     Result<Applied *> find_or_make(const ServicePlan &plan);
-    Result<> set_backends(uint32_t id, const std::vector<Backend> &backends);
-    void purge_lost(uint32_t id, const tw_range &old, const std::vector<Backend> &backends);
+    Result<> set_backends(tw_range &published, const std::vector<Backend> &backends);
+    Result<> set_local(tw_service &row, const ServicePlan &plan);
+    void purge_lost(Applied &service, const std::vector<Backend> &serving);
+    [[nodiscard]] std::vector<Backend> backends_in(const tw_range &range) const;
+    Result<> allow_sources(Applied &service, const std::vector<Prefix> &ranges);
+    void forbid_sources(Applied &service, const std::vector<Prefix> &ranges);
     [[nodiscard]] bool holds(const tw_range &range, const std::vector<Backend> &backends) const;
     Result<uint32_t> use_backend(const Backend &backend);
     void drop_backend(uint32_t index);
@@ -114,8 +125,8 @@ private:
     void free_service(uint32_t id);
     void erase_frontends();
     void insert_frontends(const std::unordered_map<ServiceKey, ServicePlan> &plans);
-    void count_frontend(const Frontend &frontend);
-    void uncount_frontend(const Frontend &frontend);
+    void count_frontend(const Entrance &frontend);
+    void uncount_frontend(const Entrance &frontend);
     void update_vips();
     void fail_plan(ServicePlan plan, std::string line);
     void reclaim();
@@ -135,8 +146,9 @@ private:
     std::unordered_set<uint32_t, RowHash, RowEqual> backends_;
     std::unordered_map<ServiceKey, Applied> services_;
     std::unordered_map<Frontend, uint32_t> orphans_; // left by the run before, not claimed yet
+    std::unordered_map<uint32_t, std::vector<Prefix>> orphan_ranges_;
     std::unordered_set<uint32_t> orphan_ids_;
-    std::vector<Frontend> to_erase_;
+    std::vector<Entrance> to_erase_;
     std::vector<Insertion> to_insert_;
     std::unordered_map<ServiceKey, Failed> failed_;
     std::vector<std::string> lines_; // what the call under way has to tell

@@ -81,7 +81,7 @@ std::optional<Object> read_object(Kind kind, Field &root, const Metadata &metada
     case Kind::endpoint_slice:
         return read_endpoint_slice(root, metadata);
     case Kind::node:
-        return read_node(root);
+        return read_node(root, metadata);
     case Kind::pod:
         return read_pod(root);
     case Kind::name_space:

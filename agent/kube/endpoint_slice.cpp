@@ -17,6 +17,7 @@ struct RawEndpoint {
     std::string_view node;
     std::string_view pod;
     uint8_t conditions = Endpoint::ready | Endpoint::serving;
+    Hints hints;
 };
 
 /// Absent conditions: ready and serving are true, terminating is false (as kube-proxy reads them).
@@ -35,6 +36,31 @@ uint8_t read_conditions(Field &field)
     });
     return static_cast<uint8_t>((ready ? Endpoint::ready : 0) | (serving ? Endpoint::serving : 0) |
                                 (terminating ? Endpoint::terminating : 0));
+}
+
+/// The names of a list of objects that have nothing but a name.
+std::vector<Symbol> read_names(Field &field)
+{
+    std::vector<Symbol> names;
+    field.each_item([&](Field item, size_t) {
+        item.each_field([&](std::string_view key, Field value) {
+            if (key == "name")
+                names.emplace_back(value.text());
+        });
+    });
+    return names;
+}
+
+Hints read_hints(Field &field)
+{
+    Hints hints;
+    field.each_field([&](std::string_view key, Field value) {
+        if (key == "forNodes")
+            hints.nodes = read_names(value);
+        else if (key == "forZones")
+            hints.zones = read_names(value);
+    });
+    return hints;
 }
 
 /// The name of the pod that an endpoint stands for.
@@ -65,6 +91,8 @@ RawEndpoint read_endpoint(Field &field)
             endpoint.conditions = read_conditions(value);
         else if (key == "nodeName")
             endpoint.node = value.text();
+        else if (key == "hints")
+            endpoint.hints = read_hints(value);
         else if (key == "targetRef")
             endpoint.pod = read_target(value);
     });
@@ -125,7 +153,8 @@ void add_endpoints(EndpointSlice &slice, const std::vector<RawEndpoint> &endpoin
         slice.endpoints.push_back({.address = *address,
                                    .node = Symbol(raw.node),
                                    .pod = raw.pod.empty() ? 0 : slice.add_pod(raw.pod),
-                                   .conditions = raw.conditions});
+                                   .conditions = raw.conditions,
+                                   .hints = slice.add_hints(raw.hints)});
     }
 }
 

@@ -31,6 +31,8 @@ void read_labels(Field &labels, Metadata &metadata)
             metadata.foreign_proxy = true;
         else if (key == "service.kubernetes.io/headless")
             metadata.headless = true;
+        else if (key == "topology.kubernetes.io/zone")
+            metadata.zone = label.text();
     });
 }
 

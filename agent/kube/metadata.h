@@ -18,6 +18,7 @@ struct Metadata {
     int64_t triggered = 0;      ///< ms since 1970; annotation endpoints.kubernetes.io/last-change-trigger-time
     std::string_view service;   ///< label kubernetes.io/service-name
     bool foreign_proxy = false; ///< label service.kubernetes.io/service-proxy-name
+    std::string_view zone;      ///< label topology.kubernetes.io/zone
     bool headless = false;      ///< label service.kubernetes.io/headless
     std::string_view version;   ///< resourceVersion; as opaque as the API says it is
     bool initial_end = false;   ///< annotation k8s.io/initial-events-end: a watch has told all that there was

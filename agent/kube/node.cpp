@@ -44,9 +44,10 @@ std::vector<Address> read_internal_addresses(Field &list)
 
 } // namespace
 
-Node read_node(Field &root)
+Node read_node(Field &root, const Metadata &metadata)
 {
     Node node;
+    node.zone = Symbol(metadata.zone);
     root.each_field([&](std::string_view key, Field value) {
         if (key == "spec")
             node.pod_cidrs = read_pod_cidrs(value);

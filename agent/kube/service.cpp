@@ -19,6 +19,13 @@ struct ServiceSpec {
     std::vector<std::string_view> cluster_ips;
     std::vector<std::string_view> families;
     std::vector<ServicePort> ports;
+    std::vector<Address> external_ips;
+    std::vector<Prefix> source_ranges;
+    bool internal_local = false;
+    bool external_local = false;
+    bool affine = false;
+    uint32_t affinity_timeout = 10'800; // the API's default
+    uint16_t health_port = 0;
 };
 
 ServiceType read_service_type(Field &field)
@@ -78,6 +85,94 @@ std::vector<ServicePort> read_service_ports(Field &field)
     return ports;
 }
 
+/// What can be read of addresses in both families; the others are skipped.
+std::vector<Address> read_destinations(Field &list)
+{
+    std::vector<Address> addresses;
+    list.each_item([&](Field item, size_t) {
+        if (auto address = parse_destination(item.text()))
+            addresses.push_back(*address);
+        else
+            item.skip(address.error().text());
+    });
+    return addresses;
+}
+
+std::vector<Prefix> read_ranges(Field &list)
+{
+    std::vector<Prefix> ranges;
+    list.each_item([&](Field item, size_t) {
+        const std::string_view text = item.text();
+        if (auto range = Prefix::parse(text))
+            ranges.push_back(*range);
+        else
+            item.skip(fmt::format("{} is not a CIDR block", quoted(text)));
+    });
+    return ranges;
+}
+
+/// True for `yes`, false for `no` or nothing.
+bool read_choice(Field &field, std::string_view yes, std::string_view no)
+{
+    const std::string_view text = field.text();
+    if (!text.empty() && text != yes && text != no)
+        field.skip(fmt::format("must be {} or {}, is {}", no, yes, quoted(text)));
+    return text == yes;
+}
+
+/// Seconds; the API allows a day.
+uint32_t read_affinity_timeout(Field &config, uint32_t standard)
+{
+    constexpr int64_t longest = 86'400;
+    uint32_t timeout = standard;
+    config.each_field([&](std::string_view key, Field client) {
+        if (key != "clientIP")
+            return;
+        client.each_field([&](std::string_view name, Field value) {
+            if (name != "timeoutSeconds")
+                return;
+            const int64_t seconds = value.number().value_or(standard);
+            if (seconds < 1 || seconds > longest)
+                value.skip(fmt::format("must be 1 to {}, is {}", longest, seconds));
+            else
+                timeout = static_cast<uint32_t>(seconds);
+        });
+    });
+    return timeout;
+}
+
+/// The addresses at which a load balancer sends what it takes on as it is. One that is a proxy of its own is dialled
+/// itself (ipMode, KEP-1860), and one that has only a name is none of ours.
+std::vector<Address> read_balancer_ips(Field &status)
+{
+    std::vector<Address> addresses;
+    status.each_field([&](std::string_view key, Field balancer) {
+        if (key != "loadBalancer")
+            return;
+        balancer.each_field([&](std::string_view name, Field ingress) {
+            if (name != "ingress")
+                return;
+            ingress.each_item([&](Field item, size_t) {
+                std::string_view ip;
+                std::string_view mode;
+                item.each_field([&](std::string_view part, Field value) {
+                    if (part == "ip")
+                        ip = value.text();
+                    else if (part == "ipMode")
+                        mode = value.text();
+                });
+                if (ip.empty() || mode == "Proxy")
+                    return;
+                if (auto address = parse_destination(ip))
+                    addresses.push_back(*address);
+                else
+                    item.skip(address.error().text());
+            });
+        });
+    });
+    return addresses;
+}
+
 ServiceSpec read_service_spec(Field &field)
 {
     ServiceSpec spec;
@@ -92,6 +187,20 @@ ServiceSpec read_service_spec(Field &field)
             spec.families = read_texts(value);
         else if (key == "ports")
             spec.ports = read_service_ports(value);
+        else if (key == "externalIPs")
+            spec.external_ips = read_destinations(value);
+        else if (key == "loadBalancerSourceRanges")
+            spec.source_ranges = read_ranges(value);
+        else if (key == "internalTrafficPolicy")
+            spec.internal_local = read_choice(value, "Local", "Cluster");
+        else if (key == "externalTrafficPolicy")
+            spec.external_local = read_choice(value, "Local", "Cluster");
+        else if (key == "sessionAffinity")
+            spec.affine = read_choice(value, "ClientIP", "None");
+        else if (key == "sessionAffinityConfig")
+            spec.affinity_timeout = read_affinity_timeout(value, spec.affinity_timeout);
+        else if (key == "healthCheckNodePort")
+            spec.health_port = read_port(value, 0).value_or(0);
     });
     return spec;
 }
@@ -139,18 +248,28 @@ bool is_name_only(const ServiceSpec &spec)
 Service read_service(Field &root, const Metadata &metadata)
 {
     ServiceSpec spec;
+    Service service;
     root.each_field([&](std::string_view key, Field value) {
         if (key == "spec")
             spec = read_service_spec(value);
+        else if (key == "status")
+            service.balancer_ips = read_balancer_ips(value);
     });
     if (spec.ports.empty() && !is_name_only(spec))
         root.faults().refuse("spec.ports", "missing");
 
-    Service service;
+    const bool opened = spec.type == ServiceType::node_port || spec.type == ServiceType::load_balancer;
     service.type = spec.type;
     service.created = metadata.created / 1000;
     service.ports = std::move(spec.ports);
-    if (spec.type != ServiceType::node_port && spec.type != ServiceType::load_balancer) {
+    service.internal_local = spec.internal_local;
+    service.external_local = spec.external_local && (opened || !spec.external_ips.empty());
+    service.affinity = spec.affine ? spec.affinity_timeout : 0;
+    service.external_ips = std::move(spec.external_ips);
+    service.source_ranges = std::move(spec.source_ranges);
+    if (spec.type == ServiceType::load_balancer && spec.external_local)
+        service.health_port = spec.health_port;
+    if (!opened) {
         for (ServicePort &port : service.ports)
             port.node_port = 0;
     }

@@ -156,6 +156,8 @@ void HostNetwork::set_addresses(const std::vector<InterfaceAddress> &addresses)
             first = a.address;
     }
     complain("node addresses", nexthops_->set_node_addresses(own));
+    std::ranges::sort(own);
+    addresses_ = std::move(own);
 }
 
 void HostNetwork::set_neighbours(const std::vector<Neighbour> &neighbours)

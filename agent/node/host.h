@@ -50,6 +50,8 @@ public:
     [[nodiscard]] std::optional<Address> primary(Family family) const;
 
     /// The least MTU of the uplinks.
+    /// All addresses of the node that others may dial, sorted.
+    [[nodiscard]] const std::vector<Address> &addresses() const { return addresses_; }
     [[nodiscard]] unsigned mtu() const;
 
     [[nodiscard]] std::vector<std::string> uplink_names() const;
@@ -109,6 +111,7 @@ private:
     XdpMode xdp_mode_ = XdpMode::off;
     std::map<unsigned, Accelerated> xdp_;
     std::vector<Address> internal_;
+    std::vector<Address> addresses_;
     std::unordered_map<Prefix, NodeRoute> nodes_;
     std::unordered_map<Prefix, NeighbourKey> node_neighbours_; // whose MAC leads to a node's pods
     std::set<NeighbourKey> gateways_;

@@ -36,6 +36,16 @@ struct Frontend {
     friend auto operator<=>(const Frontend &, const Frontend &) = default;
 };
 
+/// A frontend of a plan, with what its address is: that decides which traffic policy counts.
+struct Entrance : Frontend {
+    tw_frontend_kind kind = TW_FRONTEND_CLUSTER;
+
+    /// Its value in `frontends`, for the service of this number.
+    [[nodiscard]] uint32_t value(uint32_t service) const { return service | static_cast<uint32_t>(kind); }
+
+    friend bool operator==(const Entrance &, const Entrance &) = default;
+};
+
 struct Backend {
     Address address;
     uint16_t port = 0;
@@ -44,11 +54,18 @@ struct Backend {
     friend auto operator<=>(const Backend &, const Backend &) = default;
 };
 
-/// Everything about one service. Frontends and backends are sorted, so that equal plans compare equal.
+/// Everything about one service. Backends and ranges are sorted, so that equal plans compare equal.
 struct ServicePlan {
     ServiceKey key;
-    std::vector<Frontend> frontends; ///< the first is the ClusterIP, if this service has it
-    std::vector<Backend> backends;
+    std::vector<Entrance> frontends;   ///< the first is the ClusterIP, if this service has it
+    std::vector<Backend> backends;     ///< for traffic policy Cluster
+    std::vector<Backend> local;        ///< for traffic policy Local; empty if nobody asks for it
+    std::vector<Backend> serving;      ///< of UDP: those whose flows may go on, whether new ones come to them or not
+    std::vector<Prefix> source_ranges; ///< who may dial frontends of kind TW_FRONTEND_BALANCER; with `filtered`
+    bool filtered = false;
+    bool internal_local = false;
+    bool external_local = false;
+    uint32_t affinity = 0; ///< seconds, 0: none
 
     friend bool operator==(const ServicePlan &, const ServicePlan &) = default;
 };

@@ -2,14 +2,11 @@
 #include "agent/planner/services.h"
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 
 namespace thruway {
 namespace {
-
-bool can_serve(Protocol protocol)
-{
-    return protocol != Protocol::sctp;
-}
 
 /// Of two Services that want one frontend the older has it; names decide between equals, so that the order in which
 /// they came does not.
@@ -23,29 +20,53 @@ bool external(const Service &service)
     return service.type == ServiceType::node_port || service.type == ServiceType::load_balancer;
 }
 
-/// The ready endpoints of a port, from all slices of the family that name it.
-std::vector<Backend> ready_backends(const std::vector<const EndpointSlice *> &slices, const ServiceKey &key)
+std::vector<Address> of_family(const std::vector<Address> &addresses, Family family)
 {
-    std::vector<Backend> backends;
+    std::vector<Address> all;
+    std::ranges::copy_if(addresses, std::back_inserter(all),
+                         [&](const Address &address) { return address.family() == family; });
+    return all;
+}
 
-    for (const EndpointSlice *slice : slices) {
-        if (slice->family != key.family)
+/// Who may dial the load balancer's addresses of this family: nothing if everybody may. A node that may also does by an
+/// address of the load balancer that it has itself (kube-proxy, pkg/proxy/nftables/proxier.go).
+std::optional<std::vector<Prefix>> allowed_sources(const Service &service, Family family, const Place &place)
+{
+    std::vector<Prefix> ranges;
+    for (const Prefix &range : service.source_ranges) {
+        if (range.family() != family)
             continue;
-        for (const SlicePort &port : slice->ports) {
-            if (port.name != key.port || port.protocol != key.protocol)
-                continue;
-            for (const Endpoint &endpoint : slice->endpoints)
-                if (endpoint.conditions & Endpoint::ready)
-                    backends.push_back({endpoint.address, port.port});
-        }
+        if (range.length() == 0)
+            return std::nullopt;
+        ranges.push_back(range);
     }
-    std::ranges::sort(backends);
-    const auto [first, last] = std::ranges::unique(backends);
-    backends.erase(first, last);
-    return backends;
+    if (ranges.empty())
+        return std::nullopt;
+    const bool node_may = std::ranges::any_of(place.addresses, [&](const Address &address) {
+        return std::ranges::any_of(ranges, [&](const Prefix &range) { return range.contains(address); });
+    });
+    if (node_may)
+        for (const Address &address : of_family(service.balancer_ips, family))
+            ranges.emplace_back(address, static_cast<unsigned>(address.size() * 8));
+    std::ranges::sort(ranges);
+    const auto [first, last] = std::ranges::unique(ranges);
+    ranges.erase(first, last);
+    return ranges;
 }
 
 } // namespace
+
+bool ServicePlanner::set_place(Place place)
+{
+    if (place_ == place)
+        return false;
+    place_ = std::move(place);
+    for (Owner &entry : services_) {
+        entry.second.claims = true;
+        dirty_.insert(&entry);
+    }
+    return true;
+}
 
 void ServicePlanner::upsert(Service service)
 {
@@ -117,14 +138,24 @@ std::vector<ServicePlanner::Wish> ServicePlanner::wishes(const Service &service)
 
     if (!service.proxied)
         return all;
+    const auto wish = [&](const Address &address, uint16_t number, tw_frontend_kind kind, size_t port) {
+        const Frontend frontend{address, number, service.ports[port].protocol};
+        if (std::ranges::none_of(all, [&](const Wish &w) { return w.port == port && w.entrance == frontend; }))
+            all.push_back({{frontend, kind}, port});
+    };
     for (const Address &address : service.cluster_ips) {
+        // A ClusterIP that this node has is served here by something of its own: NodeLocal DNSCache.
+        const Family family = address.family();
         for (size_t i = 0; i < service.ports.size(); i++) {
             const ServicePort &port = service.ports[i];
-            if (!can_serve(port.protocol))
-                continue;
-            all.push_back({{address, port.port, port.protocol}, i});
+            if (std::ranges::find(place_.addresses, address) == place_.addresses.end())
+                wish(address, port.port, TW_FRONTEND_CLUSTER, i);
             if (external(service) && port.node_port)
-                all.push_back({{Address::any(address.family()), port.node_port, port.protocol}, i});
+                wish(Address::any(family), port.node_port, TW_FRONTEND_NODE_PORT, i);
+            for (const Address &ip : of_family(service.external_ips, family))
+                wish(ip, port.port, TW_FRONTEND_EXTERNAL, i);
+            for (const Address &ip : of_family(service.balancer_ips, family))
+                wish(ip, port.port, TW_FRONTEND_BALANCER, i);
         }
     }
     return all;
@@ -137,14 +168,14 @@ void ServicePlanner::claim(Dirty &changed)
     for (Owner *entry : dirty_)
         if (entry->second.claims)
             for (const Wish &wish : entry->second.wishes)
-                release(*entry, wish.frontend, changed);
+                release(*entry, wish.entrance, changed);
     for (Owner *entry : dirty_) {
         changed.insert(entry);
         if (!std::exchange(entry->second.claims, false))
             continue;
         entry->second.wishes = entry->second.service ? wishes(*entry->second.service) : std::vector<Wish>{};
         for (const Wish &wish : entry->second.wishes)
-            take(*entry, wish.frontend, changed);
+            take(*entry, wish.entrance, changed);
     }
     dirty_.clear();
 }
@@ -194,10 +225,38 @@ void ServicePlanner::release(Owner &entry, const Frontend &frontend, Dirty &chan
 
 bool ServicePlanner::has(const Owner &entry, const Wish &wish) const
 {
-    if (owners_.at(wish.frontend) != &entry)
+    if (owners_.at(wish.entrance) != &entry)
         return false;
-    const auto first = std::ranges::find(entry.second.wishes, wish.frontend, &Wish::frontend);
+    const auto first = std::ranges::find(entry.second.wishes, wish.entrance, &Wish::entrance);
     return first->port == wish.port;
+}
+
+ServicePlan ServicePlanner::plan_port(const Owner &entry, size_t port, const ServiceKey &key) const
+{
+    const Service &service = *entry.second.service;
+    ServicePlan plan;
+    plan.key = key;
+    bool balanced = false;
+    for (const Wish &wish : entry.second.wishes) {
+        if (wish.port != port || wish.entrance.address.family() != key.family || !has(entry, wish))
+            continue;
+        plan.frontends.push_back(wish.entrance);
+        balanced |= wish.entrance.kind == TW_FRONTEND_BALANCER;
+    }
+    Choice choice = choose_endpoints(entry.second.slices, key, place_);
+    plan.backends = std::move(choice.cluster);
+    plan.internal_local = service.internal_local;
+    plan.external_local = service.external_local;
+    if (service.internal_local || service.external_local)
+        plan.local = std::move(choice.local);
+    if (key.protocol == Protocol::udp)
+        plan.serving = std::move(choice.serving);
+    if (auto sources = balanced ? allowed_sources(service, key.family, place_) : std::nullopt) {
+        plan.filtered = true;
+        plan.source_ranges = std::move(*sources);
+    }
+    plan.affinity = service.affinity;
+    return plan;
 }
 
 void ServicePlanner::plan(Owner &entry, ServiceChanges &changes)
@@ -209,16 +268,11 @@ void ServicePlanner::plan(Owner &entry, ServiceChanges &changes)
         for (const Address &address : service.cluster_ips) {
             for (size_t i = 0; i < service.ports.size(); i++) {
                 const ServicePort &port = service.ports[i];
-                ServicePlan plan;
-                plan.key = {service.name, port.name, port.protocol, address.family()};
-                if (!can_serve(port.protocol) || std::ranges::find(told, plan.key) != told.end())
+                const ServiceKey key{service.name, port.name, port.protocol, address.family()};
+                if (std::ranges::find(told, key) != told.end())
                     continue;
-                for (const Wish &wish : entry.second.wishes)
-                    if (wish.port == i && wish.frontend.address.family() == address.family() && has(entry, wish))
-                        plan.frontends.push_back(wish.frontend);
-                plan.backends = ready_backends(entry.second.slices, plan.key);
-                told.push_back(plan.key);
-                changes.upserts.push_back(std::move(plan));
+                told.push_back(key);
+                changes.upserts.push_back(plan_port(entry, i, key));
             }
         }
     }
@@ -235,20 +289,16 @@ void ServicePlanner::tell_faults(Owner &entry)
 
     if (entry.second.service && entry.second.service->proxied) {
         const Service &service = *entry.second.service;
-        for (size_t i = 0; i < service.ports.size(); i++)
-            if (!can_serve(service.ports[i].protocol))
-                faults.push_back(fmt::format("Service {}: spec.ports[{}].protocol: {} is not supported",
-                                             service.name.text(), i, protocol_name(service.ports[i].protocol)));
         for (const Wish &wish : entry.second.wishes) {
             if (has(entry, wish))
                 continue;
-            const bool node_port = wish.frontend.address.is_unspecified();
-            const Owner *holder = owners_.at(wish.frontend);
+            const bool node_port = wish.entrance.address.is_unspecified();
+            const Owner *holder = owners_.at(wish.entrance);
             faults.push_back(fmt::format(
                 "Service {}: spec.ports[{}].{}: {} belongs to {}", service.name.text(), wish.port,
                 node_port ? "nodePort" : "port",
-                node_port ? fmt::format("{}/{}", wish.frontend.port, protocol_name(wish.frontend.protocol))
-                          : wish.frontend.text(),
+                node_port ? fmt::format("{}/{}", wish.entrance.port, protocol_name(wish.entrance.protocol))
+                          : wish.entrance.text(),
                 holder == &entry ? "another of its ports" : fmt::format("Service {}", holder->first.text())));
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "agent/planner/choice.h"
 #include "agent/planner/plan.h"
 #include "agent/state/objects.h"
 
@@ -16,6 +17,9 @@ namespace thruway {
 /// order they came. Incremental: a change costs what its own service is large.
 class ServicePlanner {
 public:
+    /// Says where this agent is; true if that is news. Then all services are planned anew: nodes seldom move.
+    bool set_place(Place place);
+
     void upsert(Service service);
     void upsert(EndpointSlice slice);
     void remove_service(const ObjectName &name);
@@ -24,8 +28,8 @@ public:
     /// What has to change since the last call.
     ServiceChanges take_changes();
 
-    /// Lines about what was refused since the last call: an address and port that an older Service already has, a
-    /// protocol that cannot be served. Each fault is told once.
+    /// Lines about what was refused since the last call: an address and port that an older Service already has.
+    /// Each fault is told once.
     std::vector<std::string> take_refusals();
 
     /// How many objects are held.
@@ -55,7 +59,7 @@ public:
 private:
     /// A frontend that a Service asks for, and the port that asks.
     struct Wish {
-        Frontend frontend;
+        Entrance entrance;
         size_t port; ///< index into Service::ports
     };
 
@@ -80,9 +84,11 @@ private:
     void release(Owner &owner, const Frontend &frontend, Dirty &changed);
     /// True if the wish is granted: the frontend is this Service's, and no earlier port of it has it.
     [[nodiscard]] bool has(const Owner &owner, const Wish &wish) const;
+    [[nodiscard]] ServicePlan plan_port(const Owner &owner, size_t port, const ServiceKey &key) const;
     void plan(Owner &owner, ServiceChanges &changes);
     void tell_faults(Owner &owner);
 
+    Place place_;
     Entries services_;
     std::unordered_map<ObjectName, EndpointSlice> slices_;
     Dirty dirty_;

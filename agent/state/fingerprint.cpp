@@ -58,9 +58,11 @@ uint64_t mix(uint64_t seed, const SlicePort &value)
 
 uint64_t mix(uint64_t seed, const Endpoint &value)
 {
-    const auto &[address, node, pod, conditions] = value;
-    return mix(mix(mix(mix(seed, address), node), pod), conditions);
+    const auto &[address, node, pod, conditions, hints] = value;
+    return mix(mix(mix(mix(mix(seed, address), node), pod), conditions), hints);
 }
+
+uint64_t mix(uint64_t seed, const Hints &value);
 
 template<typename T>
 uint64_t mix(uint64_t seed, const std::vector<T> &values)
@@ -69,6 +71,12 @@ uint64_t mix(uint64_t seed, const std::vector<T> &values)
     for (const T &value : values)
         seed = mix(seed, value);
     return seed;
+}
+
+uint64_t mix(uint64_t seed, const Hints &value)
+{
+    const auto &[nodes, zones] = value;
+    return mix(mix(seed, nodes), zones);
 }
 
 template<typename... Fields>
@@ -81,20 +89,22 @@ uint64_t mix_all(const Fields &...fields)
 
 uint64_t fingerprint(const Service &value)
 {
-    const auto &[name, type, proxied, created, cluster_ips, ports] = value;
-    return mix_all(name, type, proxied, created, cluster_ips, ports);
+    const auto &[name, type, proxied, created, cluster_ips, ports, external_ips, balancer_ips, source_ranges,
+                 internal_local, external_local, health_port, affinity] = value;
+    return mix_all(name, type, proxied, created, cluster_ips, ports, external_ips, balancer_ips, source_ranges,
+                   internal_local, external_local, health_port, affinity);
 }
 
 uint64_t fingerprint(const EndpointSlice &value)
 {
-    const auto &[name, service, family, triggered, ports, endpoints, pods] = value;
-    return mix_all(name, service, family, triggered, ports, endpoints, pods);
+    const auto &[name, service, family, triggered, ports, endpoints, hints, pods] = value;
+    return mix_all(name, service, family, triggered, ports, endpoints, hints, pods);
 }
 
 uint64_t fingerprint(const Node &value)
 {
-    const auto &[name, addresses, pod_cidrs] = value;
-    return mix_all(name, addresses, pod_cidrs);
+    const auto &[name, addresses, pod_cidrs, zone] = value;
+    return mix_all(name, addresses, pod_cidrs, zone);
 }
 
 uint64_t fingerprint(const Pod &value)

@@ -43,33 +43,52 @@ std::string address_list(const std::vector<Address> &addresses)
     return list(addresses, [](const Address &a) { return fmt::format("\"{}\"", a.text()); });
 }
 
+std::string prefix_list(const std::vector<Prefix> &prefixes)
+{
+    return list(prefixes, [](const Prefix &p) { return fmt::format("\"{}\"", p.text()); });
+}
+
+std::string name_list(const std::vector<Symbol> &names)
+{
+    return list(names, [](const Symbol &name) { return in_quotes(name.text()); });
+}
+
 std::string fields(const Service &service)
 {
-    return fmt::format("{},{},{},{},{}", static_cast<int>(service.type), service.proxied, service.created,
-                       address_list(service.cluster_ips), list(service.ports, [](const ServicePort &p) {
-                           return fmt::format("[{},{},{},{}]", in_quotes(p.name.text()), static_cast<int>(p.protocol),
-                                              p.port, p.node_port);
-                       }));
+    return fmt::format("{},{},{},{},{},{},{},{},{},{},{},{}", static_cast<int>(service.type), service.proxied,
+                       service.created, address_list(service.cluster_ips),
+                       list(service.ports,
+                            [](const ServicePort &p) {
+                                return fmt::format("[{},{},{},{}]", in_quotes(p.name.text()),
+                                                   static_cast<int>(p.protocol), p.port, p.node_port);
+                            }),
+                       address_list(service.external_ips), address_list(service.balancer_ips),
+                       prefix_list(service.source_ranges), service.internal_local, service.external_local,
+                       service.health_port, service.affinity);
 }
 
 std::string fields(const EndpointSlice &slice)
 {
-    return fmt::format("{},{},{},{},{}", in_quotes(slice.service), static_cast<int>(slice.family), slice.triggered,
+    return fmt::format("{},{},{},{},{},{}", in_quotes(slice.service), static_cast<int>(slice.family), slice.triggered,
                        list(slice.ports,
                             [](const SlicePort &p) {
                                 return fmt::format("[{},{},{}]", in_quotes(p.name.text()), static_cast<int>(p.protocol),
                                                    p.port);
                             }),
-                       list(slice.endpoints, [&](const Endpoint &e) {
-                           return fmt::format("[\"{}\",{},{},{}]", e.address.text(), in_quotes(e.node.text()),
-                                              in_quotes(slice.pod_of(e)), e.conditions);
+                       list(slice.endpoints,
+                            [&](const Endpoint &e) {
+                                return fmt::format("[\"{}\",{},{},{},{}]", e.address.text(), in_quotes(e.node.text()),
+                                                   in_quotes(slice.pod_of(e)), e.conditions, e.hints);
+                            }),
+                       list(slice.hints, [](const Hints &hints) {
+                           return fmt::format("[{},{}]", name_list(hints.nodes), name_list(hints.zones));
                        }));
 }
 
 std::string fields(const Node &node)
 {
-    return fmt::format("{},{}", address_list(node.addresses),
-                       list(node.pod_cidrs, [](const Prefix &p) { return fmt::format("\"{}\"", p.text()); }));
+    return fmt::format("{},{},{}", address_list(node.addresses), prefix_list(node.pod_cidrs),
+                       in_quotes(node.zone.text()));
 }
 
 std::string fields(const Pod &pod)
@@ -138,6 +157,22 @@ private:
         return all;
     }
 
+    static std::vector<Prefix> prefixes(const json &values)
+    {
+        std::vector<Prefix> all;
+        for (const json &value : values)
+            all.push_back(Prefix::parse(text(value)).value());
+        return all;
+    }
+
+    static std::vector<Symbol> names(const json &values)
+    {
+        std::vector<Symbol> all;
+        for (const json &value : values)
+            all.emplace_back(text(value));
+        return all;
+    }
+
     [[nodiscard]] Service service() const
     {
         Service service;
@@ -149,6 +184,13 @@ private:
         for (const json &port : line_.at(7))
             service.ports.push_back({Symbol(text(port.at(0))), static_cast<Protocol>(port.at(1).get<int>()),
                                      port.at(2).get<uint16_t>(), port.at(3).get<uint16_t>()});
+        service.external_ips = addresses(line_.at(8));
+        service.balancer_ips = addresses(line_.at(9));
+        service.source_ranges = prefixes(line_.at(10));
+        line_.at(11).get_to(service.internal_local);
+        line_.at(12).get_to(service.external_local);
+        line_.at(13).get_to(service.health_port);
+        line_.at(14).get_to(service.affinity);
         return service;
     }
 
@@ -169,8 +211,12 @@ private:
             if (const std::string pod = text(value.at(2)); !pod.empty())
                 endpoint.pod = slice.add_pod(pod);
             endpoint.conditions = value.at(3).get<uint8_t>();
+            endpoint.hints = value.at(4).get<uint16_t>();
             slice.endpoints.push_back(endpoint);
         }
+        slice.hints.clear();
+        for (const json &value : line_.at(8))
+            slice.hints.push_back({names(value.at(0)), names(value.at(1))});
         return slice;
     }
 
@@ -179,8 +225,8 @@ private:
         Node node;
         node.name = key().name;
         node.addresses = addresses(line_.at(3));
-        for (const json &value : line_.at(4))
-            node.pod_cidrs.push_back(Prefix::parse(text(value)).value());
+        node.pod_cidrs = prefixes(line_.at(4));
+        node.zone = Symbol(text(line_.at(5)));
         return node;
     }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/state/objects.h"
 
+#include <algorithm>
+
 namespace thruway {
 
 std::string_view protocol_name(Protocol protocol)
@@ -56,6 +58,15 @@ std::string ObjectName::text() const
 std::string ObjectKey::text() const
 {
     return fmt::format("{} {}", kind_name(kind), name.text());
+}
+
+uint16_t EndpointSlice::add_hints(Hints added)
+{
+    const auto known = std::ranges::find(hints, added);
+    const auto index = static_cast<uint16_t>(known - hints.begin());
+    if (known == hints.end())
+        hints.push_back(std::move(added));
+    return index;
 }
 
 uint32_t EndpointSlice::add_pod(std::string_view pod)

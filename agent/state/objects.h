@@ -53,6 +53,13 @@ struct Service {
     int64_t created = 0; ///< seconds since 1970; of two that want the same address and port, the older has it
     std::vector<Address> cluster_ips; ///< at most one a family
     std::vector<ServicePort> ports;
+    std::vector<Address> external_ips;
+    std::vector<Address> balancer_ips; ///< of status.loadBalancer, but for those whose balancer is a proxy of its own
+    std::vector<Prefix> source_ranges; ///< who may dial balancer_ips
+    bool internal_local = false;       ///< internalTrafficPolicy is Local
+    bool external_local = false;       ///< externalTrafficPolicy is Local
+    uint16_t health_port = 0;          ///< healthCheckNodePort; 0: none
+    uint32_t affinity = 0;             ///< seconds for which a client stays with its backend; 0: no session affinity
 
     friend bool operator==(const Service &, const Service &) = default;
 };
@@ -64,8 +71,17 @@ struct Endpoint {
     Symbol node;
     uint32_t pod = 0; ///< where the pod's name begins in EndpointSlice::pods; 0: no pod
     uint8_t conditions = ready | serving;
+    uint16_t hints = 0; ///< index into EndpointSlice::hints
 
     friend bool operator==(const Endpoint &, const Endpoint &) = default;
+};
+
+/// For whom an endpoint is meant: names of nodes, and of zones.
+struct Hints {
+    std::vector<Symbol> nodes;
+    std::vector<Symbol> zones;
+
+    friend bool operator==(const Hints &, const Hints &) = default;
 };
 
 struct SlicePort {
@@ -83,6 +99,7 @@ struct EndpointSlice {
     int64_t triggered = 0; ///< when the change that led to this version happened: ms since 1970, 0 unknown
     std::vector<SlicePort> ports;
     std::vector<Endpoint> endpoints;
+    std::vector<Hints> hints{1}; ///< the first says nothing; endpoints with equal hints share one
     std::string pods{'\0'}; ///< names of the pods, each with a NUL behind it: a string of its own for each costs more
 
     /// The name of the endpoint's pod (it is in the slice's namespace); empty if there is none.
@@ -91,6 +108,9 @@ struct EndpointSlice {
     /// Puts a pod's name where Endpoint::pod can point to it.
     uint32_t add_pod(std::string_view pod);
 
+    /// Index of such hints for Endpoint::hints.
+    uint16_t add_hints(Hints added);
+
     friend bool operator==(const EndpointSlice &, const EndpointSlice &) = default;
 };
 
@@ -98,6 +118,7 @@ struct Node {
     ObjectName name;
     std::vector<Address> addresses; ///< of type InternalIP, in the object's order: the first of a family is primary
     std::vector<Prefix> pod_cidrs;
+    Symbol zone; ///< label topology.kubernetes.io/zone
 
     friend bool operator==(const Node &, const Node &) = default;
 };

@@ -38,11 +38,26 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(map_flags, BPF_F_NO_PREALLOC); /* addresses of frontends that are nobody's own; the value says nothing */
+    __uint(map_flags, BPF_F_NO_PREALLOC); /* addresses of frontends -> 1 for a ClusterIP, which is nobody's own */
     __uint(max_entries, 4096);
     __type(key, struct tw_address);
     __type(value, u32);
 } MAP(vips);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(map_flags, BPF_F_NO_PREALLOC); /* the value says nothing */
+    __uint(max_entries, 65536);
+    __type(key, struct tw_source_range);
+    __type(value, u32);
+} MAP(source_ranges);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 65536);
+    __type(key, struct tw_client);
+    __type(value, struct tw_affinity);
+} MAP(affinity);
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);

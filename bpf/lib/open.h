@@ -101,16 +101,23 @@ inline_always u32 segments_of(const struct __sk_buff *skb)
     return skb->gso_segs ? skb->gso_segs : 1;
 }
 
-/* Sends the flow to a backend of the service. */
-inline_always enum tw_drop open_service(struct flow *f, u32 service)
+/* Sends the flow to a backend of the service that its client (`from`) may dial. */
+inline_always enum tw_drop open_service(struct flow *f, struct chosen *chosen, const struct tw_address *from,
+                                        bool outside)
 {
     const struct tw_backend *backend;
+    enum tw_drop reason;
     u32 index;
 
-    backend = service_pick(service, &index);
+    if (!service_admits(chosen, from))
+        return TW_DROP_SOURCE_RANGE;
+    reason = service_pick(chosen, from, outside, &index);
+    if (reason)
+        return reason;
+    backend = bpf_map_lookup_elem(&backends, &index);
     if (!backend)
         return TW_DROP_NO_BACKEND;
-    f->service = service;
+    f->service = chosen->service;
     f->flags |= TW_FLOW_TRANSLATED;
     f->to.destination = backend->address;
     f->to.destination_port = backend->port;

@@ -67,11 +67,12 @@ inline_always void step_tuple(enum tw_step_kind kind, const struct tuple *t)
     }
 }
 
-inline_always void step_backend(const struct tw_backend *backend, u32 index, u32 slot, struct tw_range range)
+inline_always void step_backend(u32 index, u32 slot, struct tw_range range)
 {
     struct tw_step *s = step(TW_STEP_BACKEND, 0);
+    const struct tw_backend *backend = s ? bpf_map_lookup_elem(&backends, &index) : 0;
 
-    if (s) {
+    if (backend) {
         s->backend.at.address = backend->address;
         s->backend.at.port = backend->port;
         s->backend.index = index;

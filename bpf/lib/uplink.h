@@ -59,12 +59,14 @@ inline_always int net_open(void *ctx, struct __sk_buff *skb, u32 ifindex, const 
     if (frontend) {
         if (!packet_opens(p))
             return open_unknown(p);
-        reason = open_service(f, chosen.service);
+        reason = open_service(f, &chosen, &p->tuple.source, true);
         if (reason)
             return reason;
     }
     reason = route(ctx, ifindex, &f->to.destination, &p->tuple.source, &f->next);
-    if (!reason && frontend && f->next != NEXTHOP_STACK) /* the backend's reply must come back through this node */
+    /* The backend's reply must come back through this node, as it does by itself from the only node that it may be on.
+     */
+    if (!reason && frontend && f->next != NEXTHOP_STACK && !(chosen.local && chosen.kind != TW_FRONTEND_CLUSTER))
         reason = snat_source(f, v6);
     if (reason)
         return reason;

@@ -23,7 +23,9 @@
     X(TOO_BIG, "too_big", "larger than the MTU of its next hop, and not to be fragmented")                             \
     X(BAD_FRAGMENT, "bad_fragment", "a fragment that would overwrite the headers in the first one")                    \
     X(VLAN, "vlan", "a pod sent a frame with a VLAN tag")                                                              \
-    X(NO_CONNECTION, "no_connection", "TCP to a service, of a connection that nobody knows: reset")
+    X(NO_CONNECTION, "no_connection", "TCP to a service, of a connection that nobody knows: reset")                    \
+    X(NO_LOCAL_BACKEND, "no_local_backend", "the service's traffic policy is Local, and no backend is on this node")   \
+    X(SOURCE_RANGE, "source_range", "the client is in none of the service's loadBalancerSourceRanges")
 
 enum tw_drop {
     TW_PASS = 0,

@@ -13,6 +13,47 @@ struct tw_frontend {
 };
 TW_LAYOUT(struct tw_frontend, 24);
 
+/* Value of `frontends`: the service's id, and what the address is. */
+enum {
+    TW_FRONTEND_SERVICE = (1U << 24) - 1,
+    TW_FRONTEND_KIND = ~TW_FRONTEND_SERVICE,
+};
+
+enum tw_frontend_kind {
+    TW_FRONTEND_CLUSTER = 0,         /* a ClusterIP: internal traffic */
+    TW_FRONTEND_NODE_PORT = 1 << 24, /* the other kinds: external traffic */
+    TW_FRONTEND_EXTERNAL = 2 << 24,  /* of spec.externalIPs */
+    TW_FRONTEND_BALANCER = 3 << 24,  /* of status.loadBalancer: source ranges apply */
+};
+
+/* Key of `source_ranges`, a prefix tree: clients that may dial a service by its load balancer's address. The prefix
+ * covers the service and as much of the address as the range has. */
+struct tw_source_range {
+    __u32 bits;
+    __u32 service;
+    struct tw_address address;
+};
+TW_LAYOUT(struct tw_source_range, 24);
+
+enum { TW_SOURCE_RANGE_BITS = 32 }; /* bits of the prefix before the address */
+
+/* Key of `affinity`: a client of a service with session affinity. What dials through its socket is known by its network
+ * namespace, since it has no address yet. */
+struct tw_client {
+    struct tw_address address;
+    __u32 service;
+    __u32 unused;
+};
+TW_LAYOUT(struct tw_client, 24);
+
+/* Where the client's last connection went, and when. */
+struct tw_affinity {
+    __u32 backend;  /* index into `backends` */
+    __u32 position; /* in the range of slots that it was chosen from */
+    __u64 seconds;  /* of CLOCK_MONOTONIC */
+};
+TW_LAYOUT(struct tw_affinity, 16);
+
 /* Entry of `slots`: two indices into `backends`, since the kernel gives no array entry less than 8 bytes. */
 struct tw_slots {
     __u32 backend[2];
@@ -39,6 +80,9 @@ TW_OFFSET(struct tw_service, local, 8);
 
 enum tw_service_flag {
     TW_SERVICE_USED = 1U << 0,
+    TW_SERVICE_INTERNAL_LOCAL = 1U << 1, /* internalTrafficPolicy: Local */
+    TW_SERVICE_EXTERNAL_LOCAL = 1U << 2, /* externalTrafficPolicy: Local */
+    TW_SERVICE_FILTERED = 1U << 3,       /* source ranges apply to its load balancer's addresses */
 };
 
 /* Row of `backends`: an address that serves. Address and port do not change while a slot names it. */

@@ -354,6 +354,12 @@ std::ostream &operator<<(std::ostream &out, const Frame &frame)
     return out;
 }
 
+std::string destination_of(const Bytes &bytes)
+{
+    const bool v6 = bytes.at(12) == 0x86;
+    return Address::from_bytes(&bytes.at(v6 ? 14 + 24 : 14 + 16), v6 ? Family::ipv6 : Family::ipv4).text();
+}
+
 uint16_t source_port_of(const Bytes &bytes)
 {
     const size_t at = bytes.at(12) == 0x86 ? 14 + 40 : 14 + 20;

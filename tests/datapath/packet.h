@@ -94,4 +94,7 @@ inline Frame frame(const Packet &packet)
 /// Source port of a TCP or UDP frame without options.
 uint16_t source_port_of(const Bytes &bytes);
 
+/// The address that the frame's packet goes to, as text.
+std::string destination_of(const Bytes &bytes);
+
 } // namespace thruway::test

@@ -22,7 +22,7 @@ ServicePlan plan(const std::string &name, const std::string &frontend, const std
 {
     ServicePlan made;
     made.key = key(name);
-    made.frontends = {{address(frontend), 80, Protocol::tcp}};
+    made.frontends = {{{address(frontend), 80, Protocol::tcp}}};
     for (const std::string &backend : backends)
         made.backends.push_back({address(backend), 8080});
     return made;
@@ -149,7 +149,7 @@ TEST_CASE("a frontend that passes from one service to another in one round leads
         world.services->apply({{plan("a", "10.96.0.1", {"10.244.2.1"}), plan("b", "10.96.0.2", {"10.244.2.2"})}, {}})
             .empty());
     ServicePlan both = plan("b", "10.96.0.1", {"10.244.2.2"});
-    both.frontends.push_back({address("10.96.0.2"), 80, Protocol::tcp});
+    both.frontends.push_back({{address("10.96.0.2"), 80, Protocol::tcp}});
     REQUIRE(world.services->apply({{both}, {key("a")}}).empty());
     CHECK(reached(world, client, "10.96.0.1:80") == Set{"10.244.2.2"});
     CHECK(reached(world, client, "10.96.0.2:80") == Set{"10.244.2.2"});
@@ -202,7 +202,7 @@ TEST_CASE("frontends that do not fit are told by name")
     for (unsigned i = 0; i < 100; i++) {
         ServicePlan made = plan(fmt::format("s{}", i), fmt::format("10.96.1.{}", i), {});
         for (uint16_t port = 1; port < 6; port++)
-            made.frontends.push_back({address(fmt::format("10.97.1.{}", i)), port, Protocol::tcp});
+            made.frontends.push_back({{address(fmt::format("10.97.1.{}", i)), port, Protocol::tcp}});
         plans.push_back(made);
     }
     const Lines lines = world.services->apply({plans, {}});

@@ -121,8 +121,8 @@ World::~World()
 void World::clear()
 {
     const Maps &maps = datapath->maps();
-    for (const Map *map : {&maps.frontends, &maps.vips, &maps.endpoints, &maps.node_addresses, &maps.nodes,
-                           &maps.gateways, &maps.ifindexes}) {
+    for (const Map *map : {&maps.frontends, &maps.vips, &maps.source_ranges, &maps.affinity, &maps.endpoints,
+                           &maps.node_addresses, &maps.nodes, &maps.gateways, &maps.ifindexes}) {
         std::vector<std::vector<char>> keys;
         std::ignore = map->each_raw([&](const void *key, const void *) {
             const char *bytes = static_cast<const char *>(key);
@@ -185,7 +185,8 @@ void World::remove_pod(const PodSpec &pod)
 }
 
 void World::service(const std::string &name, const std::vector<std::string> &frontends,
-                    const std::vector<std::string> &backends, Protocol protocol)
+                    const std::vector<std::string> &backends, Protocol protocol,
+                    const std::function<void(ServicePlan &)> &adjust)
 {
     ServicePlan plan;
     plan.key = {{Symbol("test"), name}, Symbol("port"), protocol, Family::ipv4};
@@ -193,10 +194,10 @@ void World::service(const std::string &name, const std::vector<std::string> &fro
         if (text.starts_with(':') || text.starts_with("[]:")) {
             const Family family = text.starts_with(':') ? Family::ipv4 : Family::ipv6;
             const auto port = static_cast<uint16_t>(std::stoul(text.substr(text.rfind(':') + 1)));
-            plan.frontends.push_back({Address::any(family), port, protocol});
+            plan.frontends.push_back({{Address::any(family), port, protocol}, TW_FRONTEND_NODE_PORT});
         } else {
             const auto [host, port] = split(text);
-            plan.frontends.push_back({host, port, protocol});
+            plan.frontends.push_back({{host, port, protocol}});
         }
         plan.key.family = plan.frontends.back().address.family();
     }
@@ -205,6 +206,9 @@ void World::service(const std::string &name, const std::vector<std::string> &fro
         plan.backends.push_back({host, port});
     }
     std::ranges::sort(plan.backends);
+    plan.serving = plan.backends;
+    if (adjust)
+        adjust(plan);
     for (const std::string &line : services->apply({{plan}, {}}))
         throw std::runtime_error(line);
 }

@@ -66,9 +66,11 @@ public:
     const PodSpec &pod(unsigned number, uint16_t mtu = 1500);
     void remove_pod(const PodSpec &pod);
 
-    /// A service of one port; frontends and backends are written as in packet.h. A frontend ":30080" is a NodePort.
+    /// A service of one port; frontends and backends are written as in packet.h. A frontend ":30080" is a NodePort, any
+    /// other a ClusterIP, unless `adjust` says otherwise.
     void service(const std::string &name, const std::vector<std::string> &frontends,
-                 const std::vector<std::string> &backends, Protocol protocol = Protocol::tcp);
+                 const std::vector<std::string> &backends, Protocol protocol = Protocol::tcp,
+                 const std::function<void(ServicePlan &)> &adjust = {});
     void remove_service(const std::string &name);
 
     Outcome from_pod(const PodSpec &pod, const Bytes &packet) { return run("from_pod", pod.ifindex, packet); }

@@ -186,6 +186,75 @@ TEST_CASE("Node, Pod and Namespace are read with all fields that are used")
           Namespace{{Symbol(), "shop"}});
 }
 
+TEST_CASE("What decides over the traffic of a Service is read, for both families")
+{
+    const Service service = good<Service>(R"({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+      "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.1", "fd00::1"], "ports": [{"port": 80, "nodePort": 30080}],
+        "externalIPs": ["192.0.2.001", "fd00::5"], "loadBalancerSourceRanges": [" 10.1.2.3/8 ", "fd00::/8"],
+        "internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30099,
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 600}}},
+      "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.2"}, {"ip": "192.0.2.3", "ipMode": "Proxy"},
+        {"hostname": "lb.example"}, {"ip": "fd00::2", "ipMode": "VIP"}]}}})");
+    const auto address = [](const char *text) { return Address::parse(text).value(); };
+    CHECK(service.external_ips == std::vector{address("192.0.2.1"), address("fd00::5")});
+    CHECK(service.balancer_ips == std::vector{address("192.0.2.2"), address("fd00::2")});
+    CHECK(service.source_ranges == std::vector{Prefix::parse("10.0.0.0/8").value(), Prefix::parse("fd00::/8").value()});
+    CHECK(service.internal_local);
+    CHECK(service.external_local);
+    CHECK(service.health_port == 30099);
+    CHECK(service.affinity == 600);
+}
+
+TEST_CASE("What is wrong with the traffic of a Service costs the rest of it nothing")
+{
+    const std::string text = R"({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+      "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "externalIPs": ["127.0.0.1", "no", "192.0.2.1"],
+        "loadBalancerSourceRanges": ["10.0.0.0/33", "10.0.0.0/8"], "externalTrafficPolicy": "Near",
+        "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 86401}}}})";
+    const auto service = partly_good<Service>(
+        text,
+        {"Service default/web: spec.externalIPs[0]: \"127.0.0.1\" cannot be a destination",
+         "Service default/web: spec.externalIPs[1]: \"no\" is not an IP address",
+         "Service default/web: spec.loadBalancerSourceRanges[0]: \"10.0.0.0/33\" is not a CIDR block",
+         "Service default/web: spec.externalTrafficPolicy: must be Cluster or Local, is \"Near\"",
+         "Service default/web: spec.sessionAffinityConfig.clientIP.timeoutSeconds: must be 1 to 86400, is 86401"});
+    CHECK(service.external_ips.size() == 1);
+    CHECK(service.source_ranges.size() == 1);
+    CHECK(!service.external_local);
+    CHECK(service.affinity == 10'800);
+}
+
+TEST_CASE("externalTrafficPolicy counts only for what can be dialled from outside")
+{
+    const auto local = [](const std::string &rest) {
+        return good<Service>(R"({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec":
+          {"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "externalTrafficPolicy": "Local")" +
+                             rest + "}}")
+            .external_local;
+    };
+    CHECK(!local(""));
+    CHECK(local(R"(, "externalIPs": ["192.0.2.1"])"));
+    CHECK(local(R"(, "type": "NodePort")"));
+    CHECK(local(R"(, "type": "LoadBalancer")"));
+}
+
+TEST_CASE("Hints and zones are read, and endpoints with the same hints share them")
+{
+    const auto slice = good<EndpointSlice>(R"({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+      "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4", "ports": [],
+      "endpoints": [{"addresses": ["10.0.0.1"], "hints": {"forZones": [{"name": "east"}], "forNodes": [{"name": "n1"}]}},
+                    {"addresses": ["10.0.0.2"]},
+                    {"addresses": ["10.0.0.3"], "hints": {"forZones": [{"name": "east"}], "forNodes": [{"name": "n1"}]}}]})");
+    REQUIRE(slice.endpoints.size() == 3);
+    CHECK(slice.hints == std::vector<Hints>{{}, {{Symbol("n1")}, {Symbol("east")}}});
+    CHECK(slice.endpoints[0].hints == 1);
+    CHECK(slice.endpoints[1].hints == 0);
+    CHECK(slice.endpoints[2].hints == 1);
+    CHECK(good<Node>(R"({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1",
+      "labels": {"topology.kubernetes.io/zone": "east"}}})")
+              .zone == Symbol("east"));
+}
+
 TEST_CASE("A singular field stands in for a plural one that is missing")
 {
     CHECK(good<Node>(R"({"apiVersion":"v1","kind":"Node","metadata":{"name":"n"},"spec":{"podCIDR":"10.1.0.0/24"}})")

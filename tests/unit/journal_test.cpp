@@ -28,6 +28,13 @@ Service make_service()
     service.created = 1'700'000'000;
     service.cluster_ips = {Address::parse("10.96.0.1").value(), Address::parse("fd00::1").value()};
     service.ports = {{Symbol("http"), Protocol::tcp, 80, 30080}, {Symbol(), Protocol::udp, 53, 0}};
+    service.external_ips = {Address::parse("192.0.2.1").value()};
+    service.balancer_ips = {Address::parse("192.0.2.2").value(), Address::parse("fd00::2").value()};
+    service.source_ranges = {Prefix::parse("10.0.0.0/8").value(), Prefix::parse("fd00::/8").value()};
+    service.internal_local = true;
+    service.external_local = true;
+    service.health_port = 30099;
+    service.affinity = 600;
     return service;
 }
 
@@ -41,13 +48,15 @@ EndpointSlice make_slice(const std::string &name)
     slice.ports = {{Symbol("http"), Protocol::tcp, 8080}};
     slice.endpoints = {{.address = Address::parse("fd00::5").value(), .node = Symbol("n1"), .conditions = 6},
                        {.address = Address::parse("fd00::6").value()}};
+    slice.endpoints[0].hints = slice.add_hints({{Symbol("n1"), Symbol("n2")}, {Symbol("east")}});
     slice.endpoints[0].pod = slice.add_pod("web-\"quoted\"-1");
     return slice;
 }
 
 std::vector<Object> some_objects()
 {
-    Node node{{{}, "n1"}, {Address::parse("172.20.0.11").value()}, {Prefix::parse("10.244.1.0/24").value()}};
+    Node node{
+        {{}, "n1"}, {Address::parse("172.20.0.11").value()}, {Prefix::parse("10.244.1.0/24").value()}, Symbol("east")};
     Pod pod{{Symbol("default"), "web-1"}, Symbol("n1"), true, false, {Address::parse("10.244.1.2").value()}};
     return {make_service(), make_slice("web-a"), node, pod};
 }

@@ -259,14 +259,6 @@ TEST_CASE("two ports of a service with the same number and protocol: the first h
           Lines{"Service default/web: spec.ports[1].port: 10.96.0.1:80/TCP belongs to another of its ports"});
 }
 
-TEST_CASE("a protocol that cannot be served is told of and skipped")
-{
-    ServicePlanner planner;
-    planner.upsert(service("web", {"10.96.0.1"}, {port("a", 80), port("s", 90, 0, Protocol::sctp)}));
-    CHECK(lines(planner.take_changes()) == Lines{"web/a IPv4 10.96.0.1:80/TCP -> "});
-    CHECK(planner.take_refusals() == Lines{"Service default/web: spec.ports[1].protocol: SCTP is not supported"});
-}
-
 TEST_CASE("the same objects give the same plans in whatever order they come and go")
 {
     const unsigned seed = std::random_device{}();
@@ -333,4 +325,100 @@ TEST_CASE("the same objects give the same plans in whatever order they come and 
         std::ranges::sort(got);
         REQUIRE(got == expected);
     }
+}
+
+namespace {
+
+/// The one plan that has changed.
+ServicePlan only_plan(ServicePlanner &planner)
+{
+    ServiceChanges changes = planner.take_changes();
+    REQUIRE(changes.upserts.size() == 1);
+    return changes.upserts.front();
+}
+
+Service balanced(const std::vector<std::string> &ranges)
+{
+    Service made = service("web", {"10.96.0.1"}, {port("", 80, 30080)}, ServiceType::load_balancer);
+    made.external_ips = {address("192.0.2.1"), address("fd00::1")};
+    made.balancer_ips = {address("192.0.2.2"), address("192.0.2.1"), address("fd00::2")};
+    for (const std::string &range : ranges)
+        made.source_ranges.push_back(Prefix::parse(range).value());
+    return made;
+}
+
+std::vector<std::string> texts(const std::vector<Prefix> &prefixes)
+{
+    std::vector<std::string> all;
+    for (const Prefix &prefix : prefixes)
+        all.push_back(prefix.text());
+    return all;
+}
+
+} // namespace
+
+TEST_CASE("external IPs and load balancer addresses of the service's families are frontends of their kinds, once each")
+{
+    ServicePlanner planner;
+    planner.upsert(balanced({}));
+    const ServicePlan plan = only_plan(planner);
+    std::vector<std::pair<std::string, tw_frontend_kind>> frontends;
+    for (const Entrance &entrance : plan.frontends)
+        frontends.emplace_back(entrance.text(), entrance.kind);
+    CHECK(frontends == std::vector<std::pair<std::string, tw_frontend_kind>>{
+                           {"10.96.0.1:80/TCP", TW_FRONTEND_CLUSTER},
+                           {"0.0.0.0:30080/TCP", TW_FRONTEND_NODE_PORT},
+                           {"192.0.2.1:80/TCP", TW_FRONTEND_EXTERNAL},
+                           {"192.0.2.2:80/TCP", TW_FRONTEND_BALANCER},
+                       });
+    CHECK(planner.take_refusals().empty());
+}
+
+TEST_CASE("rules 13, 14: source ranges are those of the family; all of them, or none, let everybody in")
+{
+    ServicePlanner planner;
+    const auto planned = [&](const std::vector<std::string> &ranges) {
+        planner.upsert(balanced(ranges));
+        return only_plan(planner);
+    };
+    CHECK(!planned({}).filtered);
+    CHECK(!planned({"fd00::/8"}).filtered);
+    CHECK(!planned({"10.0.0.0/8", "0.0.0.0/0"}).filtered);
+    const ServicePlan plan = planned({"10.1.0.0/16", "fd00::/8", "10.0.0.0/16", "10.1.0.0/16"});
+    CHECK(plan.filtered);
+    CHECK(texts(plan.source_ranges) == Lines{"10.0.0.0/16", "10.1.0.0/16"});
+    // A node that may dial does so by an address of the load balancer that it has itself.
+    planner.set_place({.node = Symbol("n"), .zone = {}, .addresses = {address("10.1.0.5")}});
+    CHECK(texts(only_plan(planner).source_ranges) ==
+          Lines{"10.0.0.0/16", "10.1.0.0/16", "192.0.2.1/32", "192.0.2.2/32"});
+}
+
+TEST_CASE("a ClusterIP that is an address of the node is left to it, and comes back when it is not any more")
+{
+    ServicePlanner planner;
+    planner.upsert(service("dns", {"10.96.0.10"}, {port("", 53)}));
+    CHECK(lines(planner.take_changes()) == Lines{"dns/ IPv4 10.96.0.10:53/TCP -> "});
+    CHECK(planner.set_place({.node = Symbol("n"), .zone = {}, .addresses = {address("10.96.0.10")}}));
+    CHECK(only_plan(planner).frontends.empty());
+    CHECK(!planner.set_place({.node = Symbol("n"), .zone = {}, .addresses = {address("10.96.0.10")}}));
+    CHECK(planner.take_changes().empty());
+    CHECK(planner.set_place({.node = Symbol("n"), .zone = {}, .addresses = {}}));
+    CHECK(lines(planner.take_changes()) == Lines{"dns/ IPv4 10.96.0.10:53/TCP -> "});
+}
+
+TEST_CASE("endpoints of this node are planned apart only for services that have a Local policy")
+{
+    ServicePlanner planner;
+    planner.set_place({.node = Symbol("here"), .zone = {}, .addresses = {}});
+    EndpointSlice two = slice("web-a", "web", {slice_port("", 8080)}, {"10.244.1.1", "10.244.2.1"});
+    two.endpoints.front().node = Symbol("here");
+    planner.upsert(two);
+    Service web = service("web", {"10.96.0.1"}, {port("", 80)});
+    planner.upsert(web);
+    CHECK(only_plan(planner).local.empty());
+    web.internal_local = true;
+    planner.upsert(web);
+    const ServicePlan plan = only_plan(planner);
+    CHECK(plan.local == std::vector<Backend>{{address("10.244.1.1"), 8080}});
+    CHECK(plan.backends.size() == 2);
 }

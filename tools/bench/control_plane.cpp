@@ -156,7 +156,8 @@ public:
                 return std::unexpected(id.error());
             if (!*id)
                 return fail("service s{} is not in the maps", number);
-            auto took = change_slice(number, reinterpret_cast<uint64_t &>(arrays->services[**id].cluster));
+            auto took = change_slice(
+                number, reinterpret_cast<uint64_t &>(arrays->services[**id & TW_FRONTEND_SERVICE].cluster));
             if (!took)
                 return std::unexpected(took.error());
             samples.push_back(*took);

@@ -58,7 +58,8 @@ ServicePlan service(const std::string &name, const Address &address, uint16_t di
 {
     ServicePlan plan;
     plan.key = {{Symbol("bench"), name}, Symbol("port"), Protocol::tcp, Family::ipv4};
-    plan.frontends.push_back({address, dialled, Protocol::tcp});
+    plan.frontends.push_back(
+        {{address, dialled, Protocol::tcp}, address.is_unspecified() ? TW_FRONTEND_NODE_PORT : TW_FRONTEND_CLUSTER});
     return plan;
 }
 

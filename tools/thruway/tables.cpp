@@ -83,8 +83,9 @@ Result<std::vector<ServiceEntry>> read_services(const Site &site)
     if (!frontends)
         return std::unexpected(frontends.error());
     std::map<uint32_t, ServiceEntry> by_id;
-    for (const auto &[frontend, id] : *frontends)
-        if (id < site.arrays.services.size()) // a number beyond is not of an agent's making
+    for (const auto &[frontend, value] : *frontends)
+        if (const uint32_t id = value & TW_FRONTEND_SERVICE;
+            id < site.arrays.services.size()) // a number beyond is not of an agent's making
             by_id[id].frontends.push_back(frontend_of(frontend));
     std::vector<ServiceEntry> services;
     services.reserve(by_id.size());
@@ -140,8 +141,8 @@ Result<std::vector<NodeEntry>> read_nodes(const Site &site)
 Result<std::vector<bool>> services_in_use(const Site &site)
 {
     std::vector<bool> used(site.arrays.services.size());
-    auto walked = site.maps.frontends.each<tw_frontend, uint32_t>([&](const tw_frontend &, uint32_t id) {
-        if (id < used.size())
+    auto walked = site.maps.frontends.each<tw_frontend, uint32_t>([&](const tw_frontend &, uint32_t value) {
+        if (const uint32_t id = value & TW_FRONTEND_SERVICE; id < used.size())
             used[id] = true;
     });
     if (!walked)

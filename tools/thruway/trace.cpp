@@ -283,7 +283,11 @@ Result<std::optional<uint32_t>> Tracer::service_at(const Probe &probe) const
         frontend.address = Address::any(probe.destination.family());
         found = site_->maps.frontends.find<tw_frontend, uint32_t>(frontend.raw());
     }
-    return found;
+    if (!found || !*found)
+        return found;
+    if ((**found & TW_FRONTEND_KIND) == TW_FRONTEND_BALANCER) // left to the packets
+        return std::nullopt;
+    return **found & TW_FRONTEND_SERVICE;
 }
 
 /// As sock.bpf.c does it: the socket dials a backend. The choice is random there; the first is as good as any.

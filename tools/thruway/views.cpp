@@ -80,14 +80,22 @@ MapView layout_view(const Site &site)
         });
 }
 
+std::string_view frontend_kind_name(uint32_t value)
+{
+    constexpr std::array<std::string_view, 4> names{"ClusterIP", "NodePort", "ExternalIP", "LoadBalancer"};
+    const size_t kind = (value & TW_FRONTEND_KIND) / TW_FRONTEND_NODE_PORT;
+    return kind < names.size() ? names.at(kind) : "?";
+}
+
 MapView frontends_view(const Site &site)
 {
-    return hash_view<tw_frontend, uint32_t>({"/address", "/port", "/protocol", "/service"}, site.maps.frontends,
-                                            [](const tw_frontend &key, uint32_t id) -> Row {
+    return hash_view<tw_frontend, uint32_t>({"/address", "/port", "/protocol", "/service", "/kind"},
+                                            site.maps.frontends, [](const tw_frontend &key, uint32_t value) -> Row {
                                                 return {{"address", text_of(key.address)},
                                                         {"port", ntohs(key.port)},
                                                         {"protocol", transport_name(key.protocol)},
-                                                        {"service", id}};
+                                                        {"service", value & TW_FRONTEND_SERVICE},
+                                                        {"kind", frontend_kind_name(value)}};
                                             });
 }
 
@@ -96,6 +104,40 @@ MapView vips_view(const Site &site)
     return hash_view<tw_address, uint32_t>({"/address"}, site.maps.vips, [](const tw_address &key, uint32_t) -> Row {
         return {{"address", text_of(key)}};
     });
+}
+
+MapView source_ranges_view(const Site &site)
+{
+    return hash_view<tw_source_range, uint32_t>(
+        {"/service", "/address", "/bits"}, site.maps.source_ranges, [](const tw_source_range &key, uint32_t) -> Row {
+            return {
+                {"service", key.service}, {"address", text_of(key.address)}, {"bits", key.bits - TW_SOURCE_RANGE_BITS}};
+        });
+}
+
+MapView affinity_view(const Site &site)
+{
+    return hash_view<tw_client, tw_affinity>({"/service", "/client", "/backend", "/position", "/seconds"},
+                                             site.maps.affinity,
+                                             [](const tw_client &key, const tw_affinity &last) -> Row {
+                                                 return {{"service", key.service},
+                                                         {"client", text_of(key.address)},
+                                                         {"backend", last.backend},
+                                                         {"position", last.position},
+                                                         {"seconds", last.seconds}};
+                                             });
+}
+
+Row service_flags(uint32_t flags)
+{
+    Row names = Row::array();
+    for (const auto &[flag, name] : {std::pair{TW_SERVICE_USED, "used"},
+                                     {TW_SERVICE_INTERNAL_LOCAL, "internal-local"},
+                                     {TW_SERVICE_EXTERNAL_LOCAL, "external-local"},
+                                     {TW_SERVICE_FILTERED, "filtered"}})
+        if (flags & flag)
+            names.push_back(name);
+    return names;
 }
 
 Result<MapView> services_view(const Site &site)
@@ -111,7 +153,7 @@ Result<MapView> services_view(const Site &site)
             return {{"service", i},
                     {"cluster", range_row(row.cluster)},
                     {"local", range_row(row.local)},
-                    {"flags", flag_if(row.flags & TW_SERVICE_USED, "used")},
+                    {"flags", service_flags(row.flags)},
                     {"affinity_seconds", row.affinity_seconds}};
         });
 }
@@ -405,6 +447,8 @@ const auto &viewers()
         {"layout", layout_view},
         {"frontends", frontends_view},
         {"vips", vips_view},
+        {"source_ranges", source_ranges_view},
+        {"affinity", affinity_view},
         {"services", services_view},
         {"slots", slots_view},
         {"backends", backends_view},
