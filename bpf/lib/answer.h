@@ -381,6 +381,8 @@ inline_always bool ping_turn(void *data, void *end, const struct packet *p, cons
     icmp->checksum =
         checksum_after(icmp->checksum, v6 ? sum_change(0, bpf_htons(ICMP6_ECHO << 8), bpf_htons(ICMP6_ECHO_REPLY << 8))
                                           : sum_change(0, bpf_htons(ICMP4_ECHO << 8), 0));
+    if (!icmp->checksum) /* of nothing but zeros: there 0 is wrong, elsewhere it is the same as this */
+        icmp->checksum = 0xffff;
     icmp->type = v6 ? ICMP6_ECHO_REPLY : ICMP4_ECHO_REPLY;
     if ((void *)(ethernet + 1) > end || !nat_write_addresses(ethernet + 1, end, &p->tuple, &turned, v6))
         return false;

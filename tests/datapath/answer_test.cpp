@@ -205,6 +205,15 @@ TEST_CASE("the address of a service answers pings, from pods and from outside, a
     CHECK(world.from_pod(client, request).frame == frame(world.on_wire(request)));
 }
 
+TEST_CASE("the answer to a ping of nothing but zeros has the checksum of such, which is not 0")
+{
+    World world;
+    world.service("web", {scenes[0].vip + ":80"}, {scenes[0].remote_backend + ":8080"});
+    Packet request = ping(host(scenes[0].client).text(), host(scenes[0].vip).text(), 0).with_payload(0);
+    request.icmp_sequence = 0;
+    CHECK(world.from_pod(world.pod(2), request).frame == frame(pong(request).with_macs(request.to, request.from)));
+}
+
 TEST_CASE("a node's own address answers pings by the host, whatever services are on it")
 {
     World world;
