@@ -354,6 +354,22 @@ std::ostream &operator<<(std::ostream &out, const Frame &frame)
     return out;
 }
 
+Packet reset_for(const Packet &segment, uint32_t takes)
+{
+    Packet reset = segment.reversed().with_macs(segment.to, segment.from).with_hops(64);
+    const bool acked = segment.flags & ack;
+    reset.flags = acked ? rst : rst | ack;
+    reset.sequence = acked ? segment.acknowledgement : 0;
+    reset.acknowledgement = acked ? 0 : segment.sequence + takes;
+    reset.window = 0;
+    reset.identification = 0;
+    reset.flow_label = {0x60, 0, 0, 0};
+    reset.options.clear();
+    reset.extensions.clear();
+    reset.payload.clear();
+    return reset;
+}
+
 std::string destination_of(const Bytes &bytes)
 {
     const bool v6 = bytes.at(12) == 0x86;

@@ -91,6 +91,9 @@ inline Frame frame(const Packet &packet)
     return {packet.build()};
 }
 
+/// What a TCP without such a connection says to a segment that takes so much of the sequence (RFC 9293 3.10.7.1).
+Packet reset_for(const Packet &segment, uint32_t takes);
+
 /// Source port of a TCP or UDP frame without options.
 uint16_t source_port_of(const Bytes &bytes);
 

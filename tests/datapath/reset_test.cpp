@@ -13,23 +13,6 @@ using namespace thruway::test;
 
 namespace {
 
-/// What a TCP without such a connection says to a segment that takes so much of the sequence (RFC 9293 3.10.7.1).
-Packet reset_for(const Packet &segment, uint32_t takes)
-{
-    Packet reset = segment.reversed().with_macs(segment.to, segment.from).with_hops(64);
-    const bool acked = segment.flags & ack;
-    reset.flags = acked ? rst : rst | ack;
-    reset.sequence = acked ? segment.acknowledgement : 0;
-    reset.acknowledgement = acked ? 0 : segment.sequence + takes;
-    reset.window = 0;
-    reset.identification = 0;
-    reset.flow_label = {0x60, 0, 0, 0};
-    reset.options.clear();
-    reset.extensions.clear();
-    reset.payload.clear();
-    return reset;
-}
-
 void check_reset(const Outcome &out, const Packet &reset)
 {
     CHECK(out.verdict == verdict_redirect);

@@ -149,6 +149,8 @@ private:
         const Packet there = (reply ? it.answer_there : it.request_there).with_flags(flags);
         if (got == frame(there) || number >= connections)
             return got == frame(there);
+        if (!reply && !(flags & (syn | rst)) && got == frame(reset_for(it.request.with_flags(flags), 0)))
+            return true; // it goes on with what nobody has
         // An answer to nothing opens a flow of its own; while that stands, a request needs another source port.
         const Packet untranslated = World::in_pod(it.answer.with_flags(flags), client_);
         return got == frame(reply ? untranslated : there.with_source(there.source, source_port_of(got.bytes)));
