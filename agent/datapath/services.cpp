@@ -388,8 +388,11 @@ void ServiceTables::stage_frontends(const ServicePlan &plan, Applied &service)
     for (const Entrance &frontend : plan.frontends) {
         if (std::ranges::find(service.frontends, frontend) != service.frontends.end())
             continue;
-        if (const auto orphan = orphans_.extract(frontend)) // the run before gave it to another service
-            to_erase_.push_back({frontend, kind_of(orphan.mapped())});
+        if (const auto orphan = orphans_.extract(frontend)) { // the run before gave it to another service
+            Entrance gone = frontend;
+            gone.kind = kind_of(orphan.mapped());
+            to_erase_.push_back(gone);
+        }
         to_insert_.push_back({frontend, service.id, plan.key});
     }
     service.frontends = plan.frontends;

@@ -215,6 +215,13 @@ inline_always void error_kind(struct icmp_header *icmp, enum tw_drop reason, u32
 {
     bool too_big = reason == TW_DROP_TOO_BIG;
 
+    if (reason == TW_DROP_NO_BACKEND) {
+        *icmp = (struct icmp_header){
+            .type = v6 ? ICMP6_UNREACHABLE : ICMP4_UNREACHABLE,
+            .code = v6 ? ICMP6_PORT_UNREACHABLE : ICMP4_PORT_UNREACHABLE,
+        };
+        return;
+    }
     *icmp = (struct icmp_header){
         .type = too_big ? (v6 ? ICMP6_TOO_BIG : ICMP4_UNREACHABLE) : (v6 ? ICMP6_TIME_EXCEEDED : ICMP4_TIME_EXCEEDED),
         .code = too_big && !v6 ? ICMP4_FRAGMENTATION_NEEDED : 0,
@@ -223,15 +230,15 @@ inline_always void error_kind(struct icmp_header *icmp, enum tw_drop reason, u32
 }
 
 /* Makes of a packet that cannot go on the error that says why, and sends it back. `back` is the way that the packet
- * came by: it has our address on that side. No error is about an error (RFC 1122 section 3.2.2), nor about a later
- * fragment, since the first one has its own. */
+ * came by: it has our address on that side; but a service that refuses answers from its own address. No error is about
+ * an error (RFC 1122 section 3.2.2), nor about a later fragment, since the first one has its own. */
 inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, enum tw_drop reason, u32 back, u32 mtu,
                                const bool v6)
 {
     struct answer_room *room = bpf_map_lookup_elem(&answer_room, &(u32){0});
     struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &back);
     const u32 head = (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + sizeof(struct icmp_header);
-    struct tw_address *source;
+    const struct tw_address *source;
     struct icmp_header *icmp;
     u32 size, index;
     u64 sum;
@@ -239,10 +246,12 @@ inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, en
     if (!room || !nexthop || p->kind == KIND_ICMP_ERROR || p->kind == KIND_FRAGMENT || !answer_allowed(room))
         return VERDICT_DROP;
     index = nexthop->source[v6];
-    source = bpf_map_lookup_elem(&addresses, &index);
+    source = index ? bpf_map_lookup_elem(&addresses, &index) : 0;
+    if (reason == TW_DROP_NO_BACKEND)
+        source = &p->tuple.destination;
     error_clear();
     size = error_quote(skb, room, head, v6);
-    if (!index || !source || !size)
+    if (!source || !size)
         return VERDICT_DROP;
     icmp = v6 ? &room->frame.v6.icmp : &room->frame.v4.icmp;
     error_kind(icmp, reason, mtu, v6);
@@ -429,20 +438,33 @@ __weak int ping_answer6(struct __sk_buff *skb, const struct packet *p, u32 hook,
     return p ? ping_answer(skb, p, hook, flags, true) : VERDICT_DROP;
 }
 
+/* Whether the sender of a packet that opens no flow is told so: who dials a service without backends, or goes on with a
+ * connection that nobody has. To what the host itself sends (`own`) there is no error by ICMP. */
+inline_always bool unopened_told(const struct packet *p, int reason, bool own)
+{
+    if (reason == TW_DROP_NO_BACKEND)
+        return p->tuple.protocol == IPPROTO_TCP || !own;
+    return reason == TW_DROP_NO_CONNECTION;
+}
+
 /* What becomes of a packet for which no flow was made. `flags` as of bpf_redirect, for its answer. */
 inline_always int unopened(struct __sk_buff *skb, const struct packet *p, int reason, enum tw_hook hook, u64 flags,
                            const bool v6)
 {
     int verdict;
+    bool told;
 
     if (reason == OPEN_PASS)
         return VERDICT_NEXT;
     if (reason == OPEN_PING)
         return v6 ? ping_answer6(skb, p, hook, flags) : ping_answer4(skb, p, hook, flags);
-    if (reason == TW_DROP_NO_CONNECTION)
+    told = unopened_told(p, reason, flags);
+    if (told)
         step(TW_STEP_ANSWER, reason);
     verdict = drop(reason, hook, skb->len);
-    if (config.dry || reason != TW_DROP_NO_CONNECTION)
+    if (config.dry || !told)
         return verdict;
+    if (p->tuple.protocol != IPPROTO_TCP)
+        return v6 ? error_answer6(skb, p, reason, NEXTHOP_STACK, 0) : error_answer4(skb, p, reason, NEXTHOP_STACK, 0);
     return v6 ? answer_reset6(skb, p, flags) : answer_reset4(skb, p, flags);
 }

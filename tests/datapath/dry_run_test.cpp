@@ -192,8 +192,9 @@ TEST_CASE("the reason of a drop is the last record of a dry run, and is not coun
     CHECK(walk.steps.back().result == reason);
     CHECK(walk.steps.back().number == TW_HOOK_FROM_POD);
     CHECK(world.drops(reason) == 0);
-    // In earnest, the sender of a packet at the end of its hops is told, in the packet's place.
-    CHECK(world.from_pod(pod, packet).verdict == (reason == TW_DROP_HOPS ? verdict_redirect : verdict_drop));
+    // In earnest, the sender is told in the packet's place that its hops have ended, or that nobody serves.
+    const bool told = reason == TW_DROP_HOPS || reason == TW_DROP_NO_BACKEND;
+    CHECK(world.from_pod(pod, packet).verdict == (told ? verdict_redirect : verdict_drop));
     CHECK(world.drops(reason) == 1);
 }
 

@@ -145,11 +145,12 @@ TEST_CASE("the host's own ping of a service's address is answered to its stack")
     CHECK(world.to_net(forwarded).verdict == verdict_next);
 }
 
-TEST_CASE("a host's service without backends is dropped by its own reason")
+TEST_CASE("rule 31: what the host dials is refused at once if it has no backends")
 {
     World world;
     world.service("web", {"10.96.0.1:80"}, {});
 
-    CHECK(world.to_net(tcp("172.20.0.11:1000", "10.96.0.1:80")).verdict == verdict_drop);
+    const Packet request = tcp("172.20.0.11:1000", "10.96.0.1:80");
+    CHECK(world.to_net(request).frame == frame(reset_for(request, 8)));
     CHECK(world.drops(TW_DROP_NO_BACKEND) == 1);
 }

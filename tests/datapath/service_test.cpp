@@ -177,16 +177,6 @@ TEST_CASE("a sum of the whole packet that a device has computed follows every ch
           frame(World::in_pod(answer.with_source(host(s.vip), 80), client)));
 }
 
-TEST_CASE("a service without backends drops and counts")
-{
-    World world;
-    const PodSpec &client = world.pod(2);
-    world.service("empty", {"10.96.0.9:80"}, {});
-
-    CHECK(world.from_pod(client, tcp("10.244.1.2:40000", "10.96.0.9:80")).verdict == verdict_drop);
-    CHECK(world.drops(TW_DROP_NO_BACKEND) == 1);
-}
-
 TEST_CASE("a change of backends leaves established connections alone and takes new ones to the new backend")
 {
     World world;

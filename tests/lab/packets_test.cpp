@@ -53,9 +53,9 @@ host = host.strip("[]")
 s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(5)
 data = os.urandom({})
-s.connect((host, int(port)))
-s.send(data)
 try:
+    s.connect((host, int(port)))
+    s.send(data)
     answer = s.recv(65536)
     print(len(answer) if answer.endswith(data) and len(answer) > len(data) else "wrong")
 except OSError as error:
@@ -116,6 +116,43 @@ TEST_CASE("the address of a service answers pings, and its backends' refusals re
             CHECK(echoed(lab, place, web.cluster(family, 53), 100) == "ConnectionRefusedError\n");
         CHECK(echoed(lab, "client", WebService::node_port(1, family, 30053), 100) == "ConnectionRefusedError\n");
         CHECK(echoed(lab, "client", WebService::node_port(2, family, 30053), 100) == "ConnectionRefusedError\n");
+    }
+}
+
+/// What a TCP client is told that dials the target, and "late" if it takes a second to be told.
+std::string dialled(const Lab &lab, const std::string &place, const std::string &target)
+{
+    const Output output = must(lab.run(place, {"python3", "-c",
+                                               fmt::format(R"(
+import socket, time
+host, port = "{}".rsplit(":", 1)
+begin = time.monotonic()
+try:
+    socket.create_connection((host.strip("[]"), int(port)), timeout=5)
+    print("connected")
+except OSError as error:
+    print(type(error).__name__ if time.monotonic() - begin < 1 else "late")
+)",
+                                                           target)}));
+    INFO(output.err);
+    CHECK(output.exit.good());
+    return output.out;
+}
+
+TEST_CASE("rule 31: a service without backends refuses clients anywhere within a second, in both families")
+{
+    const Lab lab = thruway_lab({.nodes = 2});
+    WebService web{.pods = {"pod-2-1"}};
+    put(lab, web);
+    web.pods.clear();
+    put(lab, web);
+    for (const Family family : families) {
+        for (const std::string place : {"pod-1-1", "node1"}) {
+            CHECK(dialled(lab, place, web.cluster(family, 80)) == "ConnectionRefusedError\n");
+            CHECK(echoed(lab, place, web.cluster(family, 53), 100) == "ConnectionRefusedError\n");
+        }
+        CHECK(dialled(lab, "client", WebService::node_port(1, family, 30080)) == "ConnectionRefusedError\n");
+        CHECK(echoed(lab, "client", WebService::node_port(1, family, 30053), 100) == "ConnectionRefusedError\n");
     }
 }
 
