@@ -26,7 +26,7 @@ test: build ## Unit, packet and lab tests, the unit tests also under asan and ts
 	@.ci/test
 
 test-kernels: build ## Boot Debian's Linux 6.1 and 6.12 in qemu: packet tests and a small lab in each
-	@.ci/deps qemu-system-x86 busybox-static cpio kmod
+	@.ci/deps "qemu-system-x86>=1:10" busybox-static cpio kmod
 	@tests/kernels/run
 
 soak: build ## Look for rare faults for SOAK_MINUTES (30): flow table model and stress, fuzzer, API server

@@ -75,6 +75,10 @@ extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_
                                          struct bpf_ct_opts *opts, u32 opts__sz) __weak __ksym;
 extern void bpf_ct_release(struct nf_conn *connection) __weak __ksym;
 
+/* Whether there is a conntrack to ask. It may be a module that is not loaded. That type comes and goes with the
+ * functions, whose own addresses programs may look at only from Linux 6.4 on. */
+#define conntrack_answers() bpf_core_type_exists(struct bpf_ct_opts)
+
 /* Read or write memory that other CPUs change, exactly once. */
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))

@@ -89,7 +89,7 @@ static __noinline bool snat_meets_connection(struct __sk_buff *skb, const struct
     struct bpf_sock_tuple answer = {};
     struct nf_conn *connection;
 
-    if (!bpf_skb_ct_lookup || !bpf_ct_release)
+    if (!conntrack_answers())
         return false;
     snat_answer(&answer, t, v6);
     connection = v6 ? bpf_skb_ct_lookup(skb, &answer, sizeof(answer.ipv6), &options, sizeof(options))

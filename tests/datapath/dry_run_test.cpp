@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <linux/bpf.h>
@@ -40,12 +41,13 @@ std::string text_of(const tw_end &end)
 /// Every byte of every map that a dry run could reach.
 std::string contents(const World &world)
 {
+    const auto cpus = static_cast<size_t>(libbpf_num_possible_cpus());
     std::string all;
     for (const Maps::Member &member : Maps::members) {
         const Map &map = world.datapath->maps().*member.map;
         if (map.type() == BPF_MAP_TYPE_SK_STORAGE)
             continue;
-        const size_t value_size = map.value_size() * (map.type() == BPF_MAP_TYPE_PERCPU_ARRAY ? 2U : 1U);
+        const size_t value_size = map.value_size() * (map.type() == BPF_MAP_TYPE_PERCPU_ARRAY ? cpus : 1U);
         REQUIRE(map.each_raw([&](const void *key, const void *value) {
             all.append(static_cast<const char *>(key), map.key_size());
             all.append(static_cast<const char *>(value), value_size);

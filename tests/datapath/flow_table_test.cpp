@@ -136,17 +136,17 @@ struct Agent {
 TEST_CASE("flows that their bucket has no room for lie in the spill area, and are found there")
 {
     World world;
-    Exchanges flows(world, 1500); // 3000 rows for 4096
+    Exchanges flows(world, 1100); // 2200 rows for 4096: at three quarters some run in ten would refuse one
 
     CHECK(flows.exchange() == 0);
     const FlowCensus census = flow_census({&world.arrays.flows4, &world.arrays.flows6})[0];
-    CHECK(census.total() == 3000);
-    CHECK(census.spilled > 150);
-    CHECK(census.spilled < 450);
+    CHECK(census.total() == 2200);
+    CHECK(census.spilled > 40);
+    CHECK(census.spilled < 220);
     CHECK(events(world, TW_FLOW_EVENT_SPILLED) == census.spilled);
-    CHECK(buckets_marked(world.arrays) > 50);
+    CHECK(buckets_marked(world.arrays) > 20);
     CHECK(flows.exchange() == 0);
-    CHECK(rows(world.arrays) == 3000);
+    CHECK(rows(world.arrays) == 2200);
 }
 
 TEST_CASE("a bucket is no longer marked once none of its flows lies in the spill area")
@@ -345,7 +345,7 @@ TEST_CASE("the flows of a pod that is gone end")
     CHECK(rows(world.arrays) == 2);
 }
 
-TEST_CASE("flows of a table that changes its size are found in each phase, whatever program sees them")
+TEST_CASE("flows of a table that changes its size are found in each phase, whatever program sees them", "[reloads]")
 {
     for (const uint32_t size : {16'384U, 2'048U}) {
         World world;
@@ -394,7 +394,7 @@ TEST_CASE("flows of a table that changes its size are found in each phase, whate
     }
 }
 
-TEST_CASE("flows keep state, translation and place of service when they move")
+TEST_CASE("flows keep state, translation and place of service when they move", "[reloads]")
 {
     World world;
     const PinsGone gone;
@@ -439,7 +439,7 @@ TEST_CASE("one flow is never in both tables")
     CHECK(rows(world.arrays) == 0);
 }
 
-TEST_CASE("a change of the flow table that was cut short is gone on with")
+TEST_CASE("a change of the flow table that was cut short is gone on with", "[reloads]")
 {
     World world;
     const PinsGone gone;
@@ -475,7 +475,7 @@ TEST_CASE("a change of the flow table that was cut short is gone on with")
     CHECK(flows.exchange() == 0);
 }
 
-TEST_CASE("new flow tables whose making was cut short are made again")
+TEST_CASE("new flow tables whose making was cut short are made again", "[reloads]")
 {
     World world;
     const PinsGone gone;
@@ -503,7 +503,7 @@ TEST_CASE("new flow tables whose making was cut short are made again")
     CHECK(world.arrays.layout[0].phase == TW_PHASE_PREVIOUS);
 }
 
-TEST_CASE("a change of the flow table of which only the last pin was left is over")
+TEST_CASE("a change of the flow table of which only the last pin was left is over", "[reloads]")
 {
     World world;
     const PinsGone gone;
@@ -568,7 +568,7 @@ void place_as_version_1(const MappedArray<Bucket> &from, MappedArray<Bucket> to,
 
 } // namespace
 
-TEST_CASE("a table of layout version 1 is taken over with its flows")
+TEST_CASE("a table of layout version 1 is taken over with its flows", "[reloads]")
 {
     World world;
     const PinsGone gone;

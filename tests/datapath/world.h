@@ -56,7 +56,8 @@ public:
     /// What its agent is configured to.
     static DatapathOptions options();
 
-    /// `adjust` changes the options that the programs are loaded with.
+    /// `adjust` changes the options that the programs are loaded with. Worlds with the same options share the programs;
+    /// a test that has them loaded several times is tagged [reloads], and takes too long for an emulated machine.
     explicit World(const std::function<void(DatapathOptions &)> &adjust = {});
     ~World();
     World(const World &) = delete;
@@ -147,7 +148,6 @@ private:
     void clear();
 
     std::vector<std::unique_ptr<PodSpec>> pods_;
-    std::optional<DryRun> dry_; // loaded when first asked
 };
 
 Address address(const std::string &text);

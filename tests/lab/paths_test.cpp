@@ -63,7 +63,7 @@ TEST_CASE("requests by every path reach a backend, which sees the client that it
         CHECK(nlohmann::json::parse(cli(lab, node.name, {"drops", "-o", "json"})).empty());
 }
 
-TEST_CASE("pods reach services and each other where every node is behind a router of its own", "[kernels]")
+TEST_CASE("pods reach services and each other where every node is behind a router of its own")
 {
     const Lab lab = thruway_lab({.nodes = 2, .fabric = FabricKind::routed});
     const WebService web{.pods = {"pod-2-1"}};

@@ -9,3 +9,6 @@
 
 #undef masked
 #define masked(value, mask) ((u64)(value) & (mask))
+
+#undef conntrack_answers
+#define conntrack_answers() (bpf_skb_ct_lookup && bpf_ct_release)
