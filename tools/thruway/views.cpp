@@ -109,9 +109,10 @@ MapView vips_view(const Site &site)
 MapView source_ranges_view(const Site &site)
 {
     return hash_view<tw_source_range, uint32_t>(
-        {"/service", "/address", "/bits"}, site.maps.source_ranges, [](const tw_source_range &key, uint32_t) -> Row {
-            return {
-                {"service", key.service}, {"address", text_of(key.address)}, {"bits", key.bits - TW_SOURCE_RANGE_BITS}};
+        {"/service", "/clients"}, site.maps.source_ranges, [](const tw_source_range &key, uint32_t) -> Row {
+            const Address address(key.address);
+            const unsigned bits = key.bits - TW_SOURCE_RANGE_BITS - (address.family() == Family::ipv4 ? 96 : 0);
+            return {{"service", key.service}, {"clients", Prefix(address, bits).text()}};
         });
 }
 
