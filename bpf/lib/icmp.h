@@ -96,6 +96,19 @@ inline_always bool quote_parse(void *data, void *end, const struct packet *p, st
     }
 }
 
+/* Where the packet ends in its frame, which may be longer. */
+inline_always u32 packet_end(void *data, void *end, const bool v6)
+{
+    struct ipv6hdr *ip6 = data + ETH_HLEN;
+    struct iphdr *ip4 = data + ETH_HLEN;
+
+    if (v6)
+        return (void *)(ip6 + 1) > end ? 0 : ETH_HLEN + sizeof(*ip6) + bpf_ntohs(ip6->payload_len);
+    return (void *)(ip4 + 1) > end ? 0 : ETH_HLEN + bpf_ntohs(ip4->tot_len);
+}
+
+enum { QUOTED_AT_LEAST = 8 }; /* bytes of the transport header (RFC 792) */
+
 /* The flow that an error belongs to, with the row of the error's direction. An error that goes elsewhere than to the
  * source of the packet that it quotes is made up. */
 inline_always enum tw_drop error_find(struct __sk_buff *skb, const struct packet *p, struct error_room *room,
@@ -108,7 +121,8 @@ inline_always enum tw_drop error_find(struct __sk_buff *skb, const struct packet
     __builtin_memset(quote, 0, sizeof(*quote));
     if (bpf_skb_pull_data(skb, skb->len < ERROR_REACH ? skb->len : ERROR_REACH) ||
         !quote_parse((void *)(long)skb->data, (void *)(long)skb->data_end, p, quote, v6) ||
-        !address_equal(&quote->tuple.source, &p->tuple.destination))
+        !address_equal(&quote->tuple.source, &p->tuple.destination) ||
+        quote->transport + QUOTED_AT_LEAST > packet_end((void *)(long)skb->data, (void *)(long)skb->data_end, v6))
         return TW_DROP_UNSOLICITED_ERROR;
     tuple_reverse(&quote->tuple, &room->key);
     switch (flow_find(&room->key, f, &row, flow_now(), v6)) {
@@ -126,10 +140,11 @@ inline_always void quote_checksum(void *data, void *end, const struct packet *qu
                                   const bool v6)
 {
     u8 protocol = quote->tuple.protocol;
-    u16 *field = packet_at(data, quote->transport + checksum_offset(protocol)), before;
+    u32 at = quote->transport + checksum_offset(protocol);
+    u16 *field = packet_at(data, at), before;
     u64 change = sum_ports(&quote->tuple, to);
 
-    if (!checksum_offset(protocol) || (void *)(field + 1) > end)
+    if (!checksum_offset(protocol) || (void *)(field + 1) > end || at + sizeof(*field) > packet_end(data, end, v6))
         return;
     before = *field;
     if (protocol == IPPROTO_UDP && !before)

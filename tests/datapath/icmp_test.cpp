@@ -98,6 +98,26 @@ TEST_CASE("a backend's own error about a request comes from the address that the
           frame(world.on_wire(error(Fault::port_unreachable, host(s.node), outside.with_hops(63), size))));
 }
 
+TEST_CASE("what follows an error in its frame belongs to no packet, and stays as it is")
+{
+    World world;
+    const Scene &s = scenes.at(GENERATE(0U, 1U));
+    const PodSpec &client = world.pod(2);
+    world.service("web", {s.vip + ":80"}, {s.remote_backend + ":8080"});
+    const Packet request = tcp(s.client + ":40000", s.vip + ":80");
+    const Packet sent = world.on_wire(request.with_destination(host(s.remote_backend), 8080));
+    REQUIRE(world.from_pod(client, request).frame == frame(sent));
+
+    const size_t quoted = (s.vip.starts_with('[') ? 40U : 20U) + 8U; // up to the checksum and no further
+    const std::string trailer(40, 'x');
+    Bytes padded = error(Fault::hops_exceeded, host(s.router), sent, quoted).build();
+    padded.insert(padded.end(), trailer.begin(), trailer.end());
+    Bytes expected =
+        World::in_pod(error(Fault::hops_exceeded, host(s.router), request.with_hops(63), quoted), client).build();
+    expected.insert(expected.end(), trailer.begin(), trailer.end());
+    CHECK(world.from_net(padded).frame.bytes == expected);
+}
+
 TEST_CASE("a pod's error about a packet of its own that came by a service comes back to it")
 {
     World world;
