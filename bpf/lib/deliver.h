@@ -39,7 +39,9 @@ static __noinline u32 route_kernel(void *ctx, const struct tw_address *to, const
         fib.ipv4_dst = to->word[3];
     }
     result = bpf_fib_lookup(ctx, &fib, sizeof(fib), flags);
-    if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+    /* A packet that is larger than the device's MTU has a way all the same: deliver() tells its sender. */
+    if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH &&
+        result != BPF_FIB_LKUP_RET_FRAG_NEEDED)
         return NEXTHOP_STACK;
     /* The kernel leaves the neighbour to ask for in the place of the destination. */
     if (v6)
