@@ -77,6 +77,12 @@ public:
     /// Cuts off the bits beyond the prefix. `length` counts in the address's own family.
     Prefix(const Address &address, unsigned length);
 
+    /// The same of a length that counts in the address's 128-bit form.
+    static Prefix from_mapped(const Address &address, unsigned length)
+    {
+        return {address, address.family() == Family::ipv4 ? length - 96 : length};
+    }
+
     /// "10.0.0.0/8". Host bits may be set and are cut off, white space around it is ignored.
     static Result<Prefix> parse(std::string_view text);
 

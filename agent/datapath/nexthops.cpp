@@ -53,9 +53,8 @@ Result<> NextHopTables::read_maps()
         maps_->nodes.each<tw_cidr, uint32_t>([&](const tw_cidr &cidr, uint32_t index) {
             tw_address address{};
             std::memcpy(address.word, cidr.word, sizeof(cidr.word));
-            const Address first(address);
-            const uint32_t length = first.family() == Family::ipv4 ? cidr.bits - 96 : cidr.bits;
-            adopt_row({Kind::node, first, length}, index);
+            const Prefix prefix = Prefix::from_mapped(Address(address), cidr.bits);
+            adopt_row({Kind::node, prefix.address(), prefix.length()}, index);
         }),
         maps_->node_addresses.each<tw_address, uint32_t>([&](const tw_address &address, uint32_t index) {
             node_addresses_.emplace(address, index);

@@ -12,16 +12,6 @@ Frontend from_raw(const tw_frontend &raw)
     return {Address(raw.address), ntohs(raw.port), static_cast<Protocol>(raw.protocol)};
 }
 
-uint32_t service_of(uint32_t frontend_value)
-{
-    return frontend_value & TW_FRONTEND_SERVICE;
-}
-
-tw_frontend_kind kind_of(uint32_t frontend_value)
-{
-    return static_cast<tw_frontend_kind>(frontend_value & TW_FRONTEND_KIND);
-}
-
 bool has_vip(const Entrance &frontend)
 {
     return frontend.kind == TW_FRONTEND_CLUSTER || frontend.kind == TW_FRONTEND_BALANCER;
@@ -34,9 +24,7 @@ tw_source_range source_range(uint32_t service, const Prefix &range)
 
 Prefix range_of(const tw_source_range &key)
 {
-    const Address address(key.address);
-    const unsigned length = key.bits - TW_SOURCE_RANGE_BITS;
-    return {address, address.family() == Family::ipv4 ? length - 96 : length};
+    return Prefix::from_mapped(Address(key.address), key.bits - TW_SOURCE_RANGE_BITS);
 }
 
 } // namespace
@@ -177,7 +165,7 @@ Result<> ServiceTables::apply_one(const ServicePlan &plan)
         return set;
     if (auto set = set_local(row, plan); !set)
         return set;
-    forbid_sources(applied, plan.source_ranges);
+    forbid_sources(applied.id, applied.ranges, plan.source_ranges);
     if (plan.key.protocol == Protocol::udp)
         purge_lost(applied, plan.serving);
     stage_frontends(plan, applied);
@@ -213,13 +201,13 @@ Result<> ServiceTables::allow_sources(Applied &service, const std::vector<Prefix
     return {};
 }
 
-/// Takes away the ranges that are not among these any more.
-void ServiceTables::forbid_sources(Applied &service, const std::vector<Prefix> &ranges)
+/// Takes away of the ranges that the service of this number has those that are not wanted any more.
+void ServiceTables::forbid_sources(uint32_t id, std::vector<Prefix> &ranges, const std::vector<Prefix> &wanted)
 {
-    std::erase_if(service.ranges, [&](const Prefix &range) {
-        if (std::ranges::binary_search(ranges, range))
+    std::erase_if(ranges, [&](const Prefix &range) {
+        if (std::ranges::binary_search(wanted, range))
             return false;
-        auto erased = maps_->source_ranges.erase(source_range(service.id, range));
+        auto erased = maps_->source_ranges.erase(source_range(id, range));
         if (!erased)
             lines_.push_back(fmt::format("{}: {}", range.text(), erased.error().text()));
         return erased.has_value();
@@ -406,7 +394,7 @@ void ServiceTables::remove(const ServiceKey &key)
     to_erase_.insert(to_erase_.end(), found->second.frontends.begin(), found->second.frontends.end());
     if (key.protocol == Protocol::udp)
         purges_.push_back({.service = found->second.id, .protocol = IPPROTO_UDP});
-    forbid_sources(found->second, {});
+    forbid_sources(found->second.id, found->second.ranges, {});
     free_service(found->second.id);
     services_.erase(found);
 }
@@ -434,9 +422,7 @@ void ServiceTables::count_frontend(const Entrance &frontend)
     frontends_++;
     if (!has_vip(frontend))
         return;
-    Vip &vip = vips_[frontend.address];
-    vip.frontends++;
-    vip.cluster |= frontend.kind == TW_FRONTEND_CLUSTER;
+    vips_[frontend.address].frontends++;
     changed_vips_.push_back(frontend.address);
 }
 
@@ -453,17 +439,14 @@ void ServiceTables::uncount_frontend(const Entrance &frontend)
 void ServiceTables::update_vips()
 {
     std::vector<tw_address> fresh;
-    std::vector<uint32_t> values;
     for (const Address &address : std::exchange(changed_vips_, {})) {
         const auto found = vips_.find(address);
         if (found == vips_.end())
             continue;
         Vip &vip = found->second;
         if (vip.frontends > 0) {
-            if (!std::exchange(vip.answers, true)) {
+            if (!std::exchange(vip.answers, true))
                 fresh.push_back(address.raw());
-                values.push_back(vip.cluster ? 1 : 0);
-            }
             continue;
         }
         if (vip.answers)
@@ -471,6 +454,7 @@ void ServiceTables::update_vips()
                 lines_.push_back(fmt::format("{}: {}", address.text(), erased.error().text()));
         vips_.erase(found);
     }
+    const std::vector<uint32_t> values(fresh.size());
     if (auto inserted = maps_->vips.insert(std::span<const tw_address>(fresh), std::span<const uint32_t>(values));
         !inserted)
         lines_.push_back(fmt::format("pings of some frontends stay unanswered: {}", inserted.error().text()));
@@ -512,8 +496,7 @@ std::vector<std::string> ServiceTables::sweep()
         to_erase_.push_back({frontend, kind_of(value)});
     orphans_.clear();
     for (const uint32_t id : orphan_ids_) {
-        Applied gone{.id = id, .frontends = {}, .ranges = orphan_ranges_[id], .serving = {}};
-        forbid_sources(gone, {});
+        forbid_sources(id, orphan_ranges_[id], {});
         free_service(id);
     }
     orphan_ranges_.clear();

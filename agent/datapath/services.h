@@ -78,7 +78,6 @@ private:
     struct Vip {
         uint32_t frontends = 0;
         bool answers = false;
-        bool cluster = false; // it is a ClusterIP
     };
     struct Insertion {
         Entrance frontend;
@@ -114,7 +113,7 @@ private:
     void purge_lost(Applied &service, const std::vector<Backend> &serving);
     [[nodiscard]] std::vector<Backend> backends_in(const tw_range &range) const;
     Result<> allow_sources(Applied &service, const std::vector<Prefix> &ranges);
-    void forbid_sources(Applied &service, const std::vector<Prefix> &ranges);
+    void forbid_sources(uint32_t id, std::vector<Prefix> &ranges, const std::vector<Prefix> &wanted);
     [[nodiscard]] bool holds(const tw_range &range, const std::vector<Backend> &backends) const;
     Result<uint32_t> use_backend(const Backend &backend);
     void drop_backend(uint32_t index);

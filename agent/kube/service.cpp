@@ -85,30 +85,29 @@ std::vector<ServicePort> read_service_ports(Field &field)
     return ports;
 }
 
-/// What can be read of addresses in both families; the others are skipped.
-std::vector<Address> read_destinations(Field &list)
+/// Puts what `parse` makes of a text with the others; what cannot be read is skipped as a fault of `field`.
+template<typename T>
+void add_parsed(std::vector<T> &values, const Field &field, std::string_view text, Result<T> (*parse)(std::string_view))
 {
-    std::vector<Address> addresses;
-    list.each_item([&](Field item, size_t) {
-        if (auto address = parse_destination(item.text()))
-            addresses.push_back(*address);
-        else
-            item.skip(address.error().text());
-    });
-    return addresses;
+    if (auto value = parse(text))
+        values.push_back(std::move(*value));
+    else
+        field.skip(value.error().text());
 }
 
-std::vector<Prefix> read_ranges(Field &list)
+template<typename T>
+std::vector<T> read_list(Field &list, Result<T> (*parse)(std::string_view))
 {
-    std::vector<Prefix> ranges;
-    list.each_item([&](Field item, size_t) {
-        const std::string_view text = item.text();
-        if (auto range = Prefix::parse(text))
-            ranges.push_back(*range);
-        else
-            item.skip(fmt::format("{} is not a CIDR block", quoted(text)));
-    });
-    return ranges;
+    std::vector<T> values;
+    list.each_item([&](Field item, size_t) { add_parsed(values, item, item.text(), parse); });
+    return values;
+}
+
+Result<Prefix> parse_range(std::string_view text)
+{
+    if (auto range = Prefix::parse(text))
+        return range;
+    return fail("{} is not a CIDR block", quoted(text));
 }
 
 /// True for `yes`, false for `no` or nothing.
@@ -161,12 +160,8 @@ std::vector<Address> read_balancer_ips(Field &status)
                     else if (part == "ipMode")
                         mode = value.text();
                 });
-                if (ip.empty() || mode == "Proxy")
-                    return;
-                if (auto address = parse_destination(ip))
-                    addresses.push_back(*address);
-                else
-                    item.skip(address.error().text());
+                if (!ip.empty() && mode != "Proxy")
+                    add_parsed(addresses, item, ip, &parse_destination);
             });
         });
     });
@@ -188,9 +183,9 @@ ServiceSpec read_service_spec(Field &field)
         else if (key == "ports")
             spec.ports = read_service_ports(value);
         else if (key == "externalIPs")
-            spec.external_ips = read_destinations(value);
+            spec.external_ips = read_list(value, &parse_destination);
         else if (key == "loadBalancerSourceRanges")
-            spec.source_ranges = read_ranges(value);
+            spec.source_ranges = read_list(value, &parse_range);
         else if (key == "internalTrafficPolicy")
             spec.internal_local = read_choice(value, "Local", "Cluster");
         else if (key == "externalTrafficPolicy")

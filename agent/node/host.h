@@ -49,9 +49,10 @@ public:
     /// Address that stands for this node in SNAT towards its own pods.
     [[nodiscard]] std::optional<Address> primary(Family family) const;
 
-    /// The least MTU of the uplinks.
     /// All addresses of the node that others may dial, sorted.
     [[nodiscard]] const std::vector<Address> &addresses() const { return addresses_; }
+
+    /// The least MTU of the uplinks.
     [[nodiscard]] unsigned mtu() const;
 
     [[nodiscard]] std::vector<std::string> uplink_names() const;

@@ -2,7 +2,6 @@
 #include "agent/planner/choice.h"
 
 #include <algorithm>
-#include <functional>
 #include <tuple>
 
 namespace thruway {
@@ -50,7 +49,7 @@ std::vector<Backend> backends_of(const Candidates &candidates, Wanted wanted)
 {
     std::vector<Backend> backends;
     for (const Candidate &candidate : candidates)
-        if (std::invoke(wanted, candidate))
+        if (wanted(candidate))
             backends.push_back(candidate.backend);
     return backends;
 }
@@ -69,26 +68,31 @@ std::vector<Backend> hinted(const Candidates &candidates, std::vector<Symbol> Hi
     });
 }
 
+/// Those of `where` that are ready; if none is, those that linger.
+template<typename Where>
+std::vector<Backend> usable(const Candidates &candidates, Where where)
+{
+    auto ready = backends_of(
+        candidates, [&](const Candidate &candidate) { return where(candidate) && candidate.is(Endpoint::ready); });
+    if (!ready.empty())
+        return ready;
+    return backends_of(candidates, [&](const Candidate &candidate) { return where(candidate) && candidate.lingers(); });
+}
+
 std::vector<Backend> cluster_of(const Candidates &candidates, const Place &place)
 {
     if (auto near = hinted(candidates, &Hints::nodes, place.node); !near.empty())
         return near;
     if (auto near = hinted(candidates, &Hints::zones, place.zone); !near.empty())
         return near;
-    auto ready = backends_of(candidates, [](const Candidate &candidate) { return candidate.is(Endpoint::ready); });
-    return ready.empty() ? backends_of(candidates, &Candidate::lingers) : ready;
+    return usable(candidates, [](const Candidate &) { return true; });
 }
 
 std::vector<Backend> local_of(const Candidates &candidates, const Place &place)
 {
-    const auto here = [&](const Candidate &candidate) {
+    return usable(candidates, [&](const Candidate &candidate) {
         return !place.node.empty() && candidate.endpoint->node == place.node;
-    };
-    auto ready = backends_of(
-        candidates, [&](const Candidate &candidate) { return here(candidate) && candidate.is(Endpoint::ready); });
-    if (!ready.empty())
-        return ready;
-    return backends_of(candidates, [&](const Candidate &candidate) { return here(candidate) && candidate.lingers(); });
+    });
 }
 
 } // namespace

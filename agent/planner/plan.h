@@ -46,6 +46,17 @@ struct Entrance : Frontend {
     friend bool operator==(const Entrance &, const Entrance &) = default;
 };
 
+/// The service's number, and the kind of address, in a value of `frontends`.
+constexpr uint32_t service_of(uint32_t frontend_value)
+{
+    return frontend_value & TW_FRONTEND_SERVICE;
+}
+
+constexpr tw_frontend_kind kind_of(uint32_t frontend_value)
+{
+    return static_cast<tw_frontend_kind>(frontend_value & TW_FRONTEND_KIND);
+}
+
 struct Backend {
     Address address;
     uint16_t port = 0;

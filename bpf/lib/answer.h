@@ -303,14 +303,9 @@ inline_always int refuse(struct __sk_buff *skb, const struct packet *p, const st
 inline_always u32 segment_length(struct __sk_buff *skb, const struct packet *p, const struct tcphdr *tcp, const bool v6)
 {
     void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-    struct ipv6hdr *ip6 = data + ETH_HLEN;
-    struct iphdr *ip4 = data + ETH_HLEN;
-    u32 whole;
+    u32 whole = packet_end(data, end, v6);
 
-    if (v6 ? (void *)(ip6 + 1) > end : (void *)(ip4 + 1) > end)
-        return 0;
-    whole = v6 ? sizeof(*ip6) + bpf_ntohs(ip6->payload_len) : bpf_ntohs(ip4->tot_len);
-    return ETH_HLEN + whole - p->transport - tcp->doff * 4 + tcp->syn + tcp->fin;
+    return whole ? whole - p->transport - tcp->doff * 4 + tcp->syn + tcp->fin : 0;
 }
 
 /* What a TCP says to a segment of a connection that it does not have (RFC 9293 section 3.10.7.1). */

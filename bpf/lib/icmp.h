@@ -96,17 +96,6 @@ inline_always bool quote_parse(void *data, void *end, const struct packet *p, st
     }
 }
 
-/* Where the packet ends in its frame, which may be longer. */
-inline_always u32 packet_end(void *data, void *end, const bool v6)
-{
-    struct ipv6hdr *ip6 = data + ETH_HLEN;
-    struct iphdr *ip4 = data + ETH_HLEN;
-
-    if (v6)
-        return (void *)(ip6 + 1) > end ? 0 : ETH_HLEN + sizeof(*ip6) + bpf_ntohs(ip6->payload_len);
-    return (void *)(ip4 + 1) > end ? 0 : ETH_HLEN + bpf_ntohs(ip4->tot_len);
-}
-
 enum { QUOTED_AT_LEAST = 8 }; /* bytes of the transport header (RFC 792) */
 
 /* The flow that an error belongs to, with the row of the error's direction. An error that goes elsewhere than to the

@@ -38,7 +38,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(map_flags, BPF_F_NO_PREALLOC); /* addresses of frontends -> 1 for a ClusterIP, which is nobody's own */
+    __uint(map_flags, BPF_F_NO_PREALLOC); /* addresses of frontends that are nobody's own; the value says nothing */
     __uint(max_entries, 4096);
     __type(key, struct tw_address);
     __type(value, u32);

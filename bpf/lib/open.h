@@ -126,7 +126,7 @@ inline_always enum tw_drop open_service(struct flow *f, struct chosen *chosen, c
 
 /* Makes the rows. The source port changes if the source address does, or if the answers would be another flow's (one
  * client port talking to two services with the same backend) or, for what the host itself sends (`own`), another
- * socket's. `skb` is the context if it is that of tc, or null. */
+ * socket's. `skb` is the context of a tc program for which conntrack is to be asked, or null. */
 inline_always enum tw_drop open_flow(void *ctx, struct __sk_buff *skb, const struct packet *p, struct flow *f,
                                      const bool own, const bool v6)
 {

@@ -328,3 +328,14 @@ inline_always enum tw_drop parse(void *data, void *end, u32 length, struct packe
 {
     return v6 ? parse6(data, end, length, p) : parse4(data, end, length, p);
 }
+
+/* Where the packet ends in its frame, which may be longer. */
+inline_always u32 packet_end(void *data, void *end, const bool v6)
+{
+    struct ipv6hdr *ip6 = data + ETH_HLEN;
+    struct iphdr *ip4 = data + ETH_HLEN;
+
+    if (v6)
+        return (void *)(ip6 + 1) > end ? 0 : ETH_HLEN + sizeof(*ip6) + bpf_ntohs(ip6->payload_len);
+    return (void *)(ip4 + 1) > end ? 0 : ETH_HLEN + bpf_ntohs(ip4->tot_len);
+}

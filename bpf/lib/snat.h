@@ -113,8 +113,8 @@ inline_always void snat_count(u32 collisions, bool found)
         count->exhausted++;
 }
 
-/* Makes the rows of the flow with the first port, from a random one on, that is free. `skb` is the context if it is
- * that of tc, or null. Returns enum flow_result. */
+/* Makes the rows of the flow with the first port, from a random one on, that is free. `skb` is the context of a tc
+ * program for which conntrack is to be asked, or null. Returns enum flow_result. */
 inline_always int snat_create(void *ctx, struct __sk_buff *skb, const struct packet *p, struct flow *f, const bool v6)
 {
     u32 port = bpf_get_prandom_u32();

@@ -28,7 +28,7 @@ inline_always enum tw_drop net_carried(const struct packet *p, const struct flow
 }
 
 /* Makes the rows for the first packet of a flow from outside, or mends those of a flow whose ends have moved. `skb` is
- * the context if it is that of tc, or null. */
+ * the context of a tc program for which conntrack is to be asked, or null. */
 inline_always int net_open(void *ctx, struct __sk_buff *skb, u32 ifindex, const struct packet *p, struct flow *f,
                            bool stale, const bool v6)
 {

@@ -16,13 +16,7 @@ namespace {
 /// The error that the node makes of a packet and sends back by the way that it came.
 Packet answer_to(Fault fault, const Scene &scene, const Packet &packet, uint16_t mtu = 0)
 {
-    const bool v6 = scene.client.starts_with('[');
-    const size_t most = v6 ? 1280 - 40 - 8 : 576 - 20 - 8; // RFC 4443 2.4; RFC 1812 4.3.2.3
-    Packet answer = error(fault, host(scene.node), packet, most, mtu).with_macs(packet.to, packet.from);
-    answer.service = 0xc0;
-    answer.identification = 0;
-    answer.flow_label = {0x60, 0, 0, 0};
-    return answer;
+    return own_error(fault, host(scene.node), packet, mtu);
 }
 
 /// Keeps the test on one CPU while it lives.

@@ -26,6 +26,21 @@ size_t any_size(const Scene &scene)
     return GENERATE(8U, 40U) + (scene.client.starts_with('[') ? 40U : 20U);
 }
 
+/// The first packet of a connection to a service with its backend on another node, as it was and as it left.
+struct Dialled {
+    Packet request;
+    Packet sent;
+};
+
+Dialled dialled(World &world, const Scene &s, const PodSpec &client)
+{
+    world.service("web", {s.vip + ":80"}, {s.remote_backend + ":8080"});
+    const Packet request = tcp(s.client + ":40000", s.vip + ":80");
+    const Packet sent = world.on_wire(request.with_destination(host(s.remote_backend), 8080));
+    REQUIRE(world.from_pod(client, request).frame == frame(sent));
+    return {request, sent};
+}
+
 } // namespace
 
 TEST_CASE("a router's error about a pod's packet to a service's backend comes as one about the service")
@@ -103,10 +118,7 @@ TEST_CASE("what follows an error in its frame belongs to no packet, and stays as
     World world;
     const Scene &s = scenes.at(GENERATE(0U, 1U));
     const PodSpec &client = world.pod(2);
-    world.service("web", {s.vip + ":80"}, {s.remote_backend + ":8080"});
-    const Packet request = tcp(s.client + ":40000", s.vip + ":80");
-    const Packet sent = world.on_wire(request.with_destination(host(s.remote_backend), 8080));
-    REQUIRE(world.from_pod(client, request).frame == frame(sent));
+    const auto [request, sent] = dialled(world, s, client);
 
     const size_t quoted = (s.vip.starts_with('[') ? 40U : 20U) + 8U; // up to the checksum and no further
     const std::string trailer(40, 'x');
@@ -195,10 +207,7 @@ TEST_CASE("errors that nobody has asked for are dropped by a reason of their own
     const Scene &s = scenes.at(GENERATE(0U, 1U));
     const PodSpec &client = world.pod(2);
     const PodSpec &other = world.pod(3);
-    world.service("web", {s.vip + ":80"}, {s.remote_backend + ":8080"});
-    const Packet request = tcp(s.client + ":40000", s.vip + ":80");
-    const Packet sent = world.on_wire(request.with_destination(host(s.remote_backend), 8080));
-    REQUIRE(world.from_pod(client, request).frame == frame(sent));
+    const auto [request, sent] = dialled(world, s, client);
 
     Packet misdirected = error(Fault::too_big, host(s.router), sent);
     misdirected.destination = host(s.local_backend);
@@ -237,10 +246,7 @@ TEST_CASE("an error whose quote is cut short anywhere is dropped, and its transl
     World world;
     const Scene &s = scenes.at(GENERATE(0U, 1U));
     const PodSpec &client = world.pod(2);
-    world.service("web", {s.vip + ":80"}, {s.remote_backend + ":8080"});
-    const Packet request = tcp(s.client + ":40000", s.vip + ":80");
-    const Packet sent = world.on_wire(request.with_destination(host(s.remote_backend), 8080));
-    REQUIRE(world.from_pod(client, request).frame == frame(sent));
+    const auto [request, sent] = dialled(world, s, client);
 
     const size_t least = (s.client.starts_with('[') ? 40U : 20U) + 8;
     for (size_t size = 0; size < least + 32; size++) {

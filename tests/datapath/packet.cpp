@@ -354,16 +354,35 @@ std::ostream &operator<<(std::ostream &out, const Frame &frame)
     return out;
 }
 
+namespace {
+
+/// What all that the datapath says by itself has in common: it goes back by the way that the packet came.
+Packet answer(Packet packet, const Packet &about)
+{
+    packet = packet.with_macs(about.to, about.from);
+    packet.identification = 0;
+    packet.flow_label = {0x60, 0, 0, 0};
+    return packet;
+}
+
+} // namespace
+
+Packet own_error(Fault fault, const Address &source, const Packet &about, uint16_t mtu)
+{
+    const size_t most = is_v6(about) ? 1280 - 40 - 8 : 576 - 20 - 8; // RFC 4443 2.4; RFC 1812 4.3.2.3
+    Packet made = answer(error(fault, source, about, most, mtu), about);
+    made.service = 0xc0;
+    return made;
+}
+
 Packet reset_for(const Packet &segment, uint32_t takes)
 {
-    Packet reset = segment.reversed().with_macs(segment.to, segment.from).with_hops(64);
+    Packet reset = answer(segment.reversed().with_hops(64), segment);
     const bool acked = segment.flags & ack;
     reset.flags = acked ? rst : rst | ack;
     reset.sequence = acked ? segment.acknowledgement : 0;
     reset.acknowledgement = acked ? 0 : segment.sequence + takes;
     reset.window = 0;
-    reset.identification = 0;
-    reset.flow_label = {0x60, 0, 0, 0};
     reset.options.clear();
     reset.extensions.clear();
     reset.payload.clear();

@@ -78,6 +78,9 @@ enum class Fault : uint8_t { port_unreachable, too_big, hops_exceeded, parameter
 /// The error that `source` sends to the source of a packet, with the first `size` bytes of it, from its IP header on.
 Packet error(Fault fault, const Address &source, const Packet &about, size_t size = 64, uint16_t mtu = 0);
 
+/// The same as the datapath itself makes it, in the place of the packet.
+Packet own_error(Fault fault, const Address &source, const Packet &about, uint16_t mtu = 0);
+
 /// A frame whose failure to match can be read: prints as a one-line summary and hex.
 struct Frame {
     Bytes bytes;

@@ -146,17 +146,15 @@ TEST_CASE("rule 31: a service without backends refuses at once: TCP by a reset, 
     const bool v6 = GENERATE(false, true);
     const Talk &t = talks[v6];
     const PodSpec &pod = world.pod(2);
-    const size_t most = v6 ? 1280 - 40 - 8 : 576 - 20 - 8; // RFC 4443 2.4; RFC 1812 4.3.2.3
     const std::string any = v6 ? "[]" : "";
     for (const Protocol protocol : {Protocol::tcp, Protocol::udp, Protocol::sctp})
         world.service(fmt::format("{}", protocol_name(protocol)), {t.cluster + ":80", any + ":30080"}, {}, protocol);
     uint64_t refused = 0;
-    const auto check = [&](const Outcome &out, const Packet &request, const Packet &refusal) {
+    const auto check = [&](const Outcome &out, const Packet &refusal) {
         CHECK(out.verdict == verdict_redirect);
         CHECK(out.mark == TW_MARK_HANDLED);
         CHECK(out.frame == frame(refusal));
         CHECK(world.drops(TW_DROP_NO_BACKEND) == ++refused);
-        INFO(request.payload);
     };
     for (const bool outside : {false, true}) {
         const std::string from = (outside ? t.client : t.pod2) + ":1000";
@@ -165,15 +163,9 @@ TEST_CASE("rule 31: a service without backends refuses at once: TCP by a reset, 
                 return outside ? world.from_net(request) : world.from_pod(pod, request);
             };
             const Packet opening = tcp(from, to);
-            check(dial(opening), opening, reset_for(opening, 1 + static_cast<uint32_t>(opening.payload.size())));
-            for (const Packet &request : {udp(from, to), udp(from, to).with_payload(1400), sctp(from, to)}) {
-                Packet told = error(Fault::port_unreachable, request.destination, request, most)
-                                  .with_macs(request.to, request.from);
-                told.service = 0xc0;
-                told.identification = 0;
-                told.flow_label = {0x60, 0, 0, 0};
-                check(dial(request), request, told);
-            }
+            check(dial(opening), reset_for(opening, 1 + static_cast<uint32_t>(opening.payload.size())));
+            for (const Packet &request : {udp(from, to), udp(from, to).with_payload(1400), sctp(from, to)})
+                check(dial(request), own_error(Fault::port_unreachable, request.destination, request));
         }
     }
 }

@@ -97,8 +97,6 @@ void put_service(uint32_t id, const ServiceText &service)
             tw_frontend{.address = from.address, .port = from.port, .protocol = service.protocol, .unused = {}}, id);
         if (!text.starts_with(":") && !text.starts_with("[]"))
             put("vips", from.address, uint32_t{0});
-        if (!text.starts_with(":") && !text.starts_with("[]"))
-            put("vips", from.address, uint32_t{0});
     }
 }
 

@@ -107,6 +107,13 @@ Output try_cli(const Lab &lab, const std::string &node, std::vector<std::string>
     return must(lab.run(node, arguments));
 }
 
+void check_runs(const Lab &lab, const std::string &place, const std::vector<std::string> &command)
+{
+    const Output output = must(lab.run(place, command));
+    INFO(fmt::format("{}: {}\n{}{}", place, fmt::join(command, " "), output.out, output.err));
+    CHECK(output.exit.good());
+}
+
 void put(const Lab &lab, const WebService &service)
 {
     must(lab.put_manifest(service.name(), service.manifest(lab)));

@@ -55,6 +55,9 @@ struct WebService {
 /// Shows the service to the agents and waits until all nodes lead to all of its backends and to no other.
 void put(const Lab &lab, const WebService &service);
 
+/// Runs a command that is to succeed.
+void check_runs(const Lab &lab, const std::string &place, const std::vector<std::string> &command);
+
 /// Who answers at the target, when asked from the place by "tcp" or "udp": {"name", "client_address"}.
 struct Seen {
     std::string name;

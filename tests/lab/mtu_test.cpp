@@ -11,13 +11,6 @@ namespace {
 
 constexpr std::array families{Family::ipv4, Family::ipv6};
 
-void check(const Lab &lab, const std::string &place, const std::vector<std::string> &command)
-{
-    const Output output = must(lab.run(place, command));
-    INFO(fmt::format("{}: {}\n{}", place, fmt::join(command, " "), output.err));
-    CHECK(output.exit.good());
-}
-
 nlohmann::json route_to(const Lab &lab, const std::string &place, const Address &address)
 {
     return nlohmann::json::parse(must(lab.run(place, {"ip", "-j", "route", "get", address.text()})).out).at(0);
@@ -86,8 +79,8 @@ TEST_CASE("a path that shrinks in the middle of transfers stops none, through ev
     for (Transfer &transfer : transfers)
         REQUIRE(!transfer.process.wait(std::chrono::milliseconds(0)));
 
-    check(lab, "fabric", {"ip", "link", "set", narrow, "mtu", "1280"});
-    check(lab, narrow, {"ip", "link", "set", "eth0", "mtu", "1280"});
+    check_runs(lab, "fabric", {"ip", "link", "set", narrow, "mtu", "1280"});
+    check_runs(lab, narrow, {"ip", "link", "set", "eth0", "mtu", "1280"});
     for (Transfer &transfer : transfers) {
         INFO(fmt::format("{} to {}, {} narrow, XDP {}", transfer.from, transfer.target, narrow, xdp));
         const auto exit = transfer.process.wait(std::chrono::seconds(30));

@@ -19,13 +19,6 @@ std::string address_of(const Lab &lab, const std::string &place, Family family)
     return must(find_pod(lab, "default", place)).addresses.at(family_index(family)).text();
 }
 
-void check(const Lab &lab, const std::string &place, const std::vector<std::string> &command)
-{
-    const Output output = must(lab.run(place, command));
-    INFO(fmt::format("{}: {}\n{}{}", place, fmt::join(command, " "), output.out, output.err));
-    CHECK(output.exit.good());
-}
-
 /// The addresses that a traceroute names, hop by hop.
 std::vector<std::string> traced(const Lab &lab, const std::string &place, const std::string &target, const char *how)
 {
@@ -76,8 +69,8 @@ TEST_CASE("pings and traceroutes go between pods, nodes and clients outside")
     for (const Family family : families) {
         for (const auto &[from, to] : ways) {
             const std::string target = address_of(lab, to, family);
-            check(lab, from, {"ping", "-n", "-c", "1", "-W", "5", target});
-            check(lab, from, {"ping", "-n", "-c", "1", "-W", "5", "-s", "5000", target});
+            check_runs(lab, from, {"ping", "-n", "-c", "1", "-W", "5", target});
+            check_runs(lab, from, {"ping", "-n", "-c", "1", "-W", "5", "-s", "5000", target});
             for (const char *how : {"-U", "-I"}) {
                 const auto hops = traced(lab, from, target, how);
                 INFO(fmt::format("{} -> {} {}: {}", from, to, how, fmt::join(hops, " ")));
@@ -107,7 +100,7 @@ TEST_CASE("the address of a service answers pings, and its backends' refusals re
     for (const Family family : families) {
         const std::string vip = family == Family::ipv4 ? "10.96.0.1" : "fd00:96::1";
         for (const std::string place : {"pod-1-1", "node1"})
-            check(lab, place, {"ping", "-n", "-c", "1", "-W", "5", vip});
+            check_runs(lab, place, {"ping", "-n", "-c", "1", "-W", "5", vip});
         CHECK(echoed(lab, "pod-1-1", web.cluster(family, 53), 100) != "ConnectionRefusedError\n");
     }
     must(kill_echo(lab, server));
@@ -193,7 +186,7 @@ TEST_CASE("who goes on with a connection to a service that nobody knows any more
     eventually("the clients are connected", [&] { return flows() >= 2; });
 
     // The backend is gone and cannot say so: then its flows go.
-    check(lab, "pod-1-2", {"ip", "link", "set", "eth0", "down"});
+    check_runs(lab, "pod-1-2", {"ip", "link", "set", "eth0", "down"});
     must(delete_pod(lab, "default", "pod-1-2"));
     eventually("the flows are gone", [&] { return flows() == 0; });
     std::ofstream(go).close();

@@ -156,8 +156,7 @@ public:
                 return std::unexpected(id.error());
             if (!*id)
                 return fail("service s{} is not in the maps", number);
-            auto took = change_slice(
-                number, reinterpret_cast<uint64_t &>(arrays->services[**id & TW_FRONTEND_SERVICE].cluster));
+            auto took = change_slice(number, reinterpret_cast<uint64_t &>(arrays->services[service_of(**id)].cluster));
             if (!took)
                 return std::unexpected(took.error());
             samples.push_back(*took);

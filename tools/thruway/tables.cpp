@@ -67,8 +67,7 @@ Prefix prefix_of(const tw_cidr &raw)
 {
     tw_address address{};
     std::memcpy(address.word, raw.word, sizeof(raw.word));
-    const Address first(address);
-    return {first, first.family() == Family::ipv4 ? raw.bits - 96 : raw.bits};
+    return Prefix::from_mapped(Address(address), raw.bits);
 }
 
 std::string interface_name(uint32_t ifindex)
@@ -84,7 +83,7 @@ Result<std::vector<ServiceEntry>> read_services(const Site &site)
         return std::unexpected(frontends.error());
     std::map<uint32_t, ServiceEntry> by_id;
     for (const auto &[frontend, value] : *frontends)
-        if (const uint32_t id = value & TW_FRONTEND_SERVICE;
+        if (const uint32_t id = service_of(value);
             id < site.arrays.services.size()) // a number beyond is not of an agent's making
             by_id[id].frontends.push_back(frontend_of(frontend));
     std::vector<ServiceEntry> services;
@@ -142,7 +141,7 @@ Result<std::vector<bool>> services_in_use(const Site &site)
 {
     std::vector<bool> used(site.arrays.services.size());
     auto walked = site.maps.frontends.each<tw_frontend, uint32_t>([&](const tw_frontend &, uint32_t value) {
-        if (const uint32_t id = value & TW_FRONTEND_SERVICE; id < used.size())
+        if (const uint32_t id = service_of(value); id < used.size())
             used[id] = true;
     });
     if (!walked)

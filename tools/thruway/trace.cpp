@@ -285,9 +285,9 @@ Result<std::optional<uint32_t>> Tracer::service_at(const Probe &probe) const
     }
     if (!found || !*found)
         return found;
-    if ((**found & TW_FRONTEND_KIND) == TW_FRONTEND_BALANCER) // left to the packets
+    if (kind_of(**found) == TW_FRONTEND_BALANCER) // left to the packets
         return std::nullopt;
-    return **found & TW_FRONTEND_SERVICE;
+    return service_of(**found);
 }
 
 /// As sock.bpf.c does it: the socket dials a backend. The choice is random there; the first is as good as any.

@@ -83,7 +83,7 @@ MapView layout_view(const Site &site)
 std::string_view frontend_kind_name(uint32_t value)
 {
     constexpr std::array<std::string_view, 4> names{"ClusterIP", "NodePort", "ExternalIP", "LoadBalancer"};
-    const size_t kind = (value & TW_FRONTEND_KIND) / TW_FRONTEND_NODE_PORT;
+    const size_t kind = kind_of(value) / TW_FRONTEND_NODE_PORT;
     return kind < names.size() ? names.at(kind) : "?";
 }
 
@@ -94,7 +94,7 @@ MapView frontends_view(const Site &site)
                                                 return {{"address", text_of(key.address)},
                                                         {"port", ntohs(key.port)},
                                                         {"protocol", transport_name(key.protocol)},
-                                                        {"service", value & TW_FRONTEND_SERVICE},
+                                                        {"service", service_of(value)},
                                                         {"kind", frontend_kind_name(value)}};
                                             });
 }
@@ -110,9 +110,8 @@ MapView source_ranges_view(const Site &site)
 {
     return hash_view<tw_source_range, uint32_t>(
         {"/service", "/clients"}, site.maps.source_ranges, [](const tw_source_range &key, uint32_t) -> Row {
-            const Address address(key.address);
-            const unsigned bits = key.bits - TW_SOURCE_RANGE_BITS - (address.family() == Family::ipv4 ? 96 : 0);
-            return {{"service", key.service}, {"clients", Prefix(address, bits).text()}};
+            const Prefix clients = Prefix::from_mapped(Address(key.address), key.bits - TW_SOURCE_RANGE_BITS);
+            return {{"service", key.service}, {"clients", clients.text()}};
         });
 }
 
