@@ -22,7 +22,7 @@
 #define ASAN_UNPOISON_MEMORY_REGION(at, size) ((void)(at), (void)(size))
 #endif
 
-int program_call(enum program program, struct __sk_buff *skb);
+int program_call(enum program program, void *ctx);
 
 __u32 shim_random;
 __u32 shim_uplink;
@@ -32,25 +32,52 @@ enum { ARENA = 8192, HEADROOM = 256 }; /* inputs are shorter, see steps_of() */
 /* The packet that a program is working on: what it can reach lies in the arena, the rest in `frame`. */
 static unsigned char *arena;
 static struct frame *frame;
+static enum program running;
 
 static unsigned char *linear_start(void)
 {
     return arena + HEADROOM;
 }
 
-static void show(struct __sk_buff *skb)
+static void fence(void)
 {
     ASAN_POISON_MEMORY_REGION(arena, ARENA);
     ASAN_UNPOISON_MEMORY_REGION(linear_start(), frame->linear);
+}
+
+static void show(struct __sk_buff *skb)
+{
+    fence();
     skb->data = (__u32)(uintptr_t)linear_start();
     skb->data_end = skb->data + frame->linear;
     skb->len = frame->length;
 }
 
+static int run_tc(void)
+{
+    struct __sk_buff skb = {.ifindex = frame->ifindex, .mark = frame->mark};
+    __u16 protocol;
+    int verdict;
+
+    memcpy(&protocol, frame->bytes + offsetof(struct ethhdr, h_proto), sizeof(protocol));
+    skb.protocol = protocol;
+    show(&skb);
+    verdict = program_call(running, &skb);
+    frame->mark = skb.mark;
+    return verdict;
+}
+
+static int run_xdp(void)
+{
+    __u32 start = (__u32)(uintptr_t)linear_start();
+    struct xdp_md xdp = {.data = start, .data_end = start + frame->linear, .ingress_ifindex = frame->ifindex};
+
+    fence();
+    return program_call(running, &xdp);
+}
+
 int program_run(enum program program, struct frame *in)
 {
-    struct __sk_buff skb = {.ifindex = in->ifindex, .mark = in->mark};
-    __u16 protocol;
     int verdict;
 
     if (in->length > ARENA / 2)
@@ -63,15 +90,12 @@ int program_run(enum program program, struct frame *in)
     frame = in;
     frame->redirected = 0;
     frame->resized = false;
-    memcpy(&protocol, frame->bytes + offsetof(struct ethhdr, h_proto), sizeof(protocol));
-    skb.protocol = protocol;
+    running = program;
     ASAN_UNPOISON_MEMORY_REGION(arena, ARENA);
     memcpy(linear_start(), frame->bytes, frame->linear);
-    show(&skb);
-    verdict = program_call(program, &skb);
+    verdict = running == PROGRAM_XDP_NET ? run_xdp() : run_tc();
     memcpy(frame->bytes, linear_start(), frame->linear);
     ASAN_UNPOISON_MEMORY_REGION(arena, ARENA);
-    frame->mark = skb.mark;
     return verdict;
 }
 
@@ -195,6 +219,12 @@ __s64 bpf_csum_update(struct __sk_buff *skb, __u32 sum)
     return -EOPNOTSUPP; /* no device has computed the sum of this packet */
 }
 
+__u64 bpf_xdp_get_buff_len(struct xdp_md *xdp)
+{
+    (void)xdp;
+    return frame->length;
+}
+
 /* Stands still for flows; goes on for what has a limit in time. */
 __u64 bpf_ktime_get_coarse_ns(void)
 {
@@ -210,10 +240,12 @@ __u32 bpf_get_prandom_u32(void)
 
 long bpf_redirect(__u32 ifindex, __u64 flags)
 {
+    const bool xdp = running == PROGRAM_XDP_NET;
+
     if (flags)
-        return TC_ACT_SHOT;
+        return xdp ? XDP_ABORTED : TC_ACT_SHOT;
     frame->redirected = ifindex;
-    return TC_ACT_REDIRECT;
+    return xdp ? XDP_REDIRECT : TC_ACT_REDIRECT;
 }
 
 long bpf_redirect_peer(__u32 ifindex, __u64 flags)

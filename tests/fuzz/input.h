@@ -13,6 +13,9 @@ namespace thruway::fuzz {
 /// Numbers of the pods 10.244.1.N that inputs may come from.
 constexpr std::array<unsigned, 2> pods{2, 3};
 
+/// Of the frames that the node's uplink is meant by. XDP looks at it.
+constexpr std::array<uint8_t, 6> uplink_mac{0x02, 0, 0, 0, 0, 0x02};
+
 /// One packet of an input.
 struct Step {
     program hook;

@@ -2,6 +2,7 @@
 #include "tests/fuzz/node.h"
 #include "tests/shim/shim.h"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <cstring>
 #include <linux/bpf.h>
@@ -59,13 +60,14 @@ Endpoint endpoint(const std::string &text)
     return {address(host), htons(static_cast<uint16_t>(std::stoul(text.substr(colon + 1))))};
 }
 
-void put_nexthop(uint32_t index, uint32_t ifindex, uint8_t mac, bool resolved)
+void put_nexthop(uint32_t index, uint32_t ifindex, uint8_t mac, uint16_t flags)
 {
     tw_nexthop hop{};
     hop.link = {.ifindex = ifindex, .mtu = 1500, .unused = 0};
-    hop.to.mac[0] = hop.from.mac[0] = 2;
+    hop.to.mac[0] = 2;
     hop.to.mac[5] = mac;
-    hop.to.flags = resolved ? TW_NEXTHOP_RESOLVED : 0;
+    hop.to.flags = flags;
+    std::ranges::copy(uplink_mac, hop.from.mac);
     hop.source[0] = 1;
     hop.source[1] = 2;
     put("nexthops", index, hop);
@@ -149,13 +151,13 @@ void node_setup()
     put("node_addresses", address("fd20::11"), uint32_t{2});
     for (uint32_t i = 0; i < pods.size(); i++) {
         const uint32_t id = i + 1;
-        put_nexthop(id, first_pod_ifindex + i, static_cast<uint8_t>(pods.at(i)), true);
+        put_nexthop(id, first_pod_ifindex + i, static_cast<uint8_t>(pods.at(i)), TW_NEXTHOP_RESOLVED);
         put("endpoints", address("10.244.1." + std::to_string(pods.at(i))), id);
         put("endpoints", address("fd00:10:244:1::" + std::to_string(pods.at(i))), id);
     }
-    put_nexthop(uplink, uplink_ifindex, 0, false);
-    put_nexthop(gateway, uplink_ifindex, 0x12, true);
-    put_nexthop(other_node, uplink_ifindex, 0x12, true);
+    put_nexthop(uplink, uplink_ifindex, 0, 0);
+    put_nexthop(gateway, uplink_ifindex, 0x12, TW_NEXTHOP_RESOLVED);
+    put_nexthop(other_node, uplink_ifindex, 0x12, TW_NEXTHOP_RESOLVED | TW_NEXTHOP_XDP | TW_NEXTHOP_REDIRECT);
     put("ifindexes", uplink_ifindex, uplink);
     for (const char *text : {"172.20.0.1", "fd20::1"})
         put("gateways", tw_gateway{.address = address(text), .ifindex = uplink_ifindex, .unused = 0}, gateway);

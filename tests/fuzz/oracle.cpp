@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 #include <fmt/format.h>
+#include <map>
 #include <netinet/in.h>
 #include <thruway/drop.h>
 #include <thruway/flow.h>
@@ -14,10 +15,21 @@
 namespace thruway::fuzz {
 namespace {
 
-constexpr int verdict_next = -1;
-constexpr int verdict_drop = 2;
-constexpr int verdict_redirect = 7;
 constexpr size_t ethernet = 14;
+
+enum class Fate : uint8_t { passed, dropped, sent };
+
+/// What a verdict of this program says, if it is one that the program may give.
+std::optional<Fate> fate_of(program hook, int verdict)
+{
+    static const std::map<int, Fate> of_tc{{-1, Fate::passed}, {2, Fate::dropped}, {7, Fate::sent}};
+    static const std::map<int, Fate> of_xdp{{1, Fate::dropped}, {2, Fate::passed}, {3, Fate::sent}, {4, Fate::sent}};
+    const auto &fates = hook == PROGRAM_XDP_NET ? of_xdp : of_tc;
+    const auto found = fates.find(verdict);
+    return found == fates.end() ? std::nullopt : std::optional(found->second);
+}
+
+constexpr int xdp_tx = 3; ///< back out by the interface it came in by
 
 uint32_t get16(std::span<const uint8_t> bytes, size_t at)
 {
@@ -135,19 +147,22 @@ std::string judge_step(const Step &step)
 
     const int verdict = program_run(step.hook, &packet);
     const std::span<const uint8_t> after(packet.bytes, packet.length);
-    if (verdict != verdict_next && verdict != verdict_drop && verdict != verdict_redirect)
+    const auto fate = fate_of(step.hook, verdict);
+    if (!fate)
         return fmt::format("verdict {}", verdict);
     // A packet that became an error to its sender counts as dropped.
-    const bool answered = verdict == verdict_redirect && packet.resized != 0;
-    if (const uint64_t dropped = drops() - drops_before; dropped != (verdict == verdict_drop || answered ? 1 : 0))
+    const bool answered = fate == Fate::sent && packet.resized != 0;
+    if (const uint64_t dropped = drops() - drops_before; dropped != (fate == Fate::dropped || answered ? 1 : 0))
         return fmt::format("verdict {} and {} drops counted", verdict, dropped);
-    if (verdict == verdict_redirect && packet.redirected == 0)
+    if (fate == Fate::sent && packet.redirected == 0 && verdict != xdp_tx)
         return "redirected to no interface";
+    if (fate == Fate::passed && step.hook == PROGRAM_XDP_NET && !std::ranges::equal(after, step.bytes))
+        return "XDP passed a packet that it had changed";
     if (answered) {
         const auto sums = sums_of(after);
         return sums && sums->header && sums->transport ? "" : "an error of our own with a wrong checksum";
     }
-    if (verdict == verdict_drop)
+    if (fate == Fate::dropped)
         return {};
     if (packet.length != step.bytes.size())
         return fmt::format("length {} became {}", step.bytes.size(), packet.length);

@@ -12,6 +12,7 @@ int from_pod(struct __sk_buff *skb);
 int to_pod(struct __sk_buff *skb);
 int from_net(struct __sk_buff *skb);
 int to_net(struct __sk_buff *skb);
+int xdp_net(struct xdp_md *xdp);
 
 #define NAMED(map) {#map, SHIM_OF(&map, &map)}
 
@@ -41,18 +42,20 @@ const struct shim_map *shim_map_at(const void *variable)
     abort(); /* not listed above */
 }
 
-int program_call(enum program program, struct __sk_buff *skb);
+int program_call(enum program program, void *ctx);
 
-int program_call(enum program program, struct __sk_buff *skb)
+int program_call(enum program program, void *ctx)
 {
     switch (program) {
     case PROGRAM_FROM_POD:
-        return from_pod(skb);
+        return from_pod(ctx);
     case PROGRAM_TO_POD:
-        return to_pod(skb);
+        return to_pod(ctx);
     case PROGRAM_FROM_NET:
-        return from_net(skb);
+        return from_net(ctx);
+    case PROGRAM_TO_NET:
+        return to_net(ctx);
     default:
-        return to_net(skb);
+        return xdp_net(ctx);
     }
 }

@@ -10,14 +10,14 @@
 extern "C" {
 #endif
 
-enum program { PROGRAM_FROM_POD, PROGRAM_TO_POD, PROGRAM_FROM_NET, PROGRAM_TO_NET, PROGRAMS };
+enum program { PROGRAM_FROM_POD, PROGRAM_TO_POD, PROGRAM_FROM_NET, PROGRAM_TO_NET, PROGRAM_XDP_NET, PROGRAMS };
 
 /* A packet as a program gets it, and what it made of it. */
 struct frame {
     __u32 ifindex;
     __u32 mark;
     __u32 length;
-    __u32 linear;     /* bytes that the program can reach without asking for more */
+    __u32 linear;     /* bytes that the program can reach without asking for more; in XDP it cannot ask */
     __u32 redirected; /* interface that it goes to */
     int resized;      /* a helper has changed its length */
     __u8 bytes[4096];

@@ -80,9 +80,11 @@ public:
     /// Runs the packet in both. Only the kernel's port for SNAT is a matter of chance: userspace gets the same.
     void step(const Step &step)
     {
-        const Bytes packet(step.bytes.begin(), step.bytes.end());
+        Bytes packet(step.bytes.begin(), step.bytes.end());
         if (!kernel_takes(packet))
             return;
+        if (std::equal(fuzz::uplink_mac.begin(), fuzz::uplink_mac.end(), packet.begin()))
+            std::ranges::copy(world_.uplink.mac, packet.begin());
         const Outcome kernel = in_kernel(step, packet);
         shim_random = source_port(kernel.frame.bytes) - snat_first;
         static struct frame own;
@@ -92,13 +94,16 @@ public:
         std::ranges::copy(packet, own.bytes);
         const int verdict = program_run(step.hook, &own);
         INFO("hook " << step.hook << ", " << Frame{packet});
-        const bool limited = own.resized && kernel.verdict == verdict_drop; // errors have a limit in time
+        const bool xdp = step.hook == PROGRAM_XDP_NET;
+        const int dropped = xdp ? xdp_drop : verdict_drop;
+        const bool limited = own.resized && kernel.verdict == dropped; // errors have a limit in time
         CHECK((verdict == kernel.verdict || limited));
-        if (verdict != verdict_drop && !limited) {
+        if (verdict != dropped && !limited) {
             CHECK(Frame{Bytes(own.bytes, own.bytes + own.length)} == kernel.frame);
             CHECK(own.mark == kernel.mark);
         }
-        if (own.resized) // an error does not say which port its packet's new flow has got
+        // Neither an error nor what XDP leaves to tc says which port the packet's new flow has got.
+        if (own.resized || (xdp && verdict == xdp_pass))
             forget_flows();
     }
 
@@ -124,8 +129,10 @@ private:
             return world_.to_pod(pod, packet);
         case PROGRAM_FROM_NET:
             return world_.from_net(packet);
-        default:
+        case PROGRAM_TO_NET:
             return world_.to_net(packet);
+        default:
+            return world_.xdp_net(packet);
         }
     }
 

@@ -153,6 +153,16 @@ void write_all(Seeds &seeds)
                        answer("[fd00:10:244:1::3]:8080", "[fd00:10:244:1::2]:1000"));
     seeds.conversation(PROGRAM_FROM_NET, tcp("[2001:db8::1]:1000", "[fd20::11]:30081"), PROGRAM_FROM_NET,
                        answer("[fd00:10:244:2::9]:8080", "[fd20::11]:49152"));
+    for (const program back : {PROGRAM_XDP_NET, PROGRAM_FROM_NET}) {
+        seeds.conversation(PROGRAM_XDP_NET, tcp("192.0.2.1:1000", "172.20.0.11:30081"), back,
+                           answer("10.244.2.9:8080", "172.20.0.11:49152"));
+        seeds.conversation(PROGRAM_XDP_NET, udp("192.0.2.1:1000", "172.20.0.11:30053"), back,
+                           udp("10.244.2.9:53", "172.20.0.11:49152"));
+        seeds.conversation(PROGRAM_XDP_NET, tcp("[2001:db8::1]:1000", "[fd20::11]:30081"), back,
+                           answer("[fd00:10:244:2::9]:8080", "[fd20::11]:49152"));
+        seeds.conversation(PROGRAM_XDP_NET, udp("[2001:db8::1]:1000", "[fd20::11]:30053"), back,
+                           udp("[fd00:10:244:2::9]:53", "[fd20::11]:49152"));
+    }
     seeds.conversation(PROGRAM_FROM_POD, udp("[fd00:10:244:1::2]:1000", "[fd96::10]:53"), PROGRAM_FROM_NET,
                        udp("[fd00:10:244:2::9]:53", "[fd00:10:244:1::2]:1000"));
     for (const auto &request : {ping("10.244.1.2", "10.244.2.9", 7), ping("fd00:10:244:1::2", "fd00:10:244:2::9", 7)})
@@ -162,6 +172,11 @@ void write_all(Seeds &seeds)
     seeds.alone(PROGRAM_FROM_POD, tcp("10.244.1.2:1000", "10.96.0.1:80").with_hops(1));
     seeds.alone(PROGRAM_FROM_NET, tcp("10.244.1.2:1000", "172.20.0.11:30080"));
     seeds.alone(PROGRAM_FROM_NET, ping("192.0.2.1", "172.20.0.11", 7));
+    for (const char *port : {"30080", "30082", "30083", "22"}) // local, the host's, nobody's, no frontend
+        seeds.alone(PROGRAM_XDP_NET, tcp("192.0.2.1:1000", fmt::format("172.20.0.11:{}", port)));
+    seeds.alone(PROGRAM_XDP_NET, tcp("172.20.0.11:1000", "172.20.0.11:30081"));
+    seeds.alone(PROGRAM_XDP_NET, tcp("192.0.2.1:1000", "172.20.0.11:30081").with_hops(1));
+    seeds.alone(PROGRAM_XDP_NET, tcp("192.0.2.1:1000", "172.20.0.11:30081").with_payload(1480));
     seeds.alone(PROGRAM_FROM_POD, ping("10.244.1.2", "10.96.0.1", 7));
 }
 

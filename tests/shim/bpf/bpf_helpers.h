@@ -95,3 +95,4 @@ long bpf_skb_change_tail(struct __sk_buff *skb, __u32 length, __u64 flags);
 long bpf_skb_adjust_room(struct __sk_buff *skb, __s32 change, __u32 mode, __u64 flags);
 long bpf_l4_csum_replace(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags);
 __s64 bpf_csum_update(struct __sk_buff *skb, __u32 sum);
+__u64 bpf_xdp_get_buff_len(struct xdp_md *xdp);
