@@ -9,21 +9,12 @@
 
 namespace thruway::model {
 
-namespace {
-
-uint32_t with_spill_area(uint32_t buckets)
-{
-    return buckets + (buckets + TW_FLOW_WAYS - 1) / TW_FLOW_WAYS;
-}
-
-} // namespace
-
-FlowTable::FlowTable(bool v6, uint32_t buckets, Complain complain, uint32_t previous)
+FlowTable::FlowTable(bool v6, uint32_t buckets, Complain complain, PreviousTable previous)
     : v6_(v6), buckets_(buckets), previous_(previous), complain_(std::move(complain))
 {
-    for (uint32_t place = 0; place < with_spill_area(buckets) * TW_FLOW_WAYS; place++)
+    for (uint32_t place = 0; place < all_buckets(false) * TW_FLOW_WAYS; place++)
         places_.push_back(place);
-    for (uint32_t place = 0; place < with_spill_area(previous) * TW_FLOW_WAYS; place++)
+    for (uint32_t place = 0; place < all_buckets(true) * TW_FLOW_WAYS; place++)
         places_.push_back(place | TW_FLOW_PREVIOUS);
     config = {};
     config.flow_seed = 0x243f6a8885a308d3;
@@ -35,13 +26,19 @@ FlowTable::FlowTable(bool v6, uint32_t buckets, Complain complain, uint32_t prev
         memory_.at(before ? 1 : 0) = static_cast<std::byte *>(table_memory(before, v6));
         std::ranges::fill(memory(before), std::byte{});
     }
-    table_set_phase(previous > 0 ? TW_PHASE_PREVIOUS : TW_PHASE_CURRENT);
+    table_set_phase(previous.buckets > 0 ? TW_PHASE_PREVIOUS : TW_PHASE_CURRENT);
+}
+
+uint32_t FlowTable::all_buckets(bool previous) const
+{
+    const uint32_t buckets = previous ? previous_.buckets : buckets_;
+    const bool spills = !previous || previous_.spills;
+    return buckets + (spills ? (buckets + TW_FLOW_WAYS - 1) / TW_FLOW_WAYS : 0);
 }
 
 std::span<std::byte> FlowTable::memory(bool previous) const
 {
-    const uint32_t buckets = with_spill_area(previous ? previous_ : buckets_);
-    return {memory_.at(previous ? 1 : 0), buckets * TW_FLOW_WAYS * row_size()};
+    return {memory_.at(previous ? 1 : 0), all_buckets(previous) * TW_FLOW_WAYS * row_size()};
 }
 
 const tw_flow &FlowTable::row(uint32_t place) const
@@ -55,19 +52,19 @@ void FlowTable::load(Program program)
     if (std::exchange(program_, program) != program)
         table_exchange();
     const bool both = program == Program::both;
-    config.flow_mask = (both ? buckets_ : previous_) - 1;
-    config.previous_mask = both && previous_ > 0 ? previous_ - 1 : 0;
-    config.previous_window = config.previous_mask != 0 ? table_window : 0;
+    config.flow_mask = (both ? buckets_ : previous_.buckets) - 1;
+    config.previous_mask = both && previous_.buckets > 0 ? previous_.buckets - 1 : 0;
+    config.previous_window = config.previous_mask != 0 && previous_.spills ? table_window : 0;
 }
 
 void FlowTable::sweep(uint16_t now) const
 {
-    table_gc(with_spill_area(buckets_), now, false, v6_);
+    table_gc(all_buckets(false), now, false, v6_);
 }
 
 void FlowTable::move(uint16_t now) const
 {
-    table_gc(with_spill_area(previous_), now, true, v6_);
+    table_gc(all_buckets(true), now, true, v6_);
 }
 
 seen FlowTable::find(uint32_t number, uint16_t now, bool reply) const

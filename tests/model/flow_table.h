@@ -13,6 +13,12 @@
 
 namespace thruway::model {
 
+/// A table that flows are to leave; without buckets there is none.
+struct PreviousTable {
+    uint32_t buckets = 0;
+    bool spills = true; ///< one of layout version 1 has no spill area, and places its rows by another hash
+};
+
 /// A small flow table under test: what packets do to it, and what must hold. All that a row of flow N must say follows
 /// from N (see table.h), so every packet that finds a row can tell whether the row is its flow's entirely.
 class FlowTable {
@@ -27,9 +33,9 @@ public:
     /// whose only table is the previous one.
     enum class Program : uint8_t { both, before };
 
-    /// The table is empty afterwards. `complain` is told what does not hold. With `previous` buckets there is another
-    /// table, which new flows are made in until use_current().
-    FlowTable(bool v6, uint32_t buckets, Complain complain, uint32_t previous = 0);
+    /// The table is empty afterwards. `complain` is told what does not hold. With a previous table new flows are made
+    /// in that until use_current().
+    FlowTable(bool v6, uint32_t buckets, Complain complain, PreviousTable previous = {});
 
     [[nodiscard]] bool v6() const { return v6_; }
     /// Of the rows of both tables.
@@ -69,9 +75,12 @@ public:
     void check_alive(uint32_t number, uint16_t now) const;
 
 private:
+    /// All buckets of a table, with those of its spill area.
+    [[nodiscard]] uint32_t all_buckets(bool previous) const;
+
     bool v6_;
     uint32_t buckets_;
-    uint32_t previous_;
+    PreviousTable previous_;
     std::vector<uint32_t> places_;
     std::array<std::byte *, 2> memory_; ///< of the current table and the previous one
     Program program_ = Program::both;

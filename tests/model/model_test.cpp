@@ -17,6 +17,7 @@ using namespace thruway::model;
 namespace {
 
 constexpr uint16_t now = 100;
+constexpr PreviousTable layout1{.buckets = 2, .spills = false};
 constexpr uint8_t ack = 0x10;
 constexpr uint8_t fin = 0x01;
 constexpr uint8_t rst = 0x04;
@@ -26,7 +27,7 @@ using Packet = std::function<void(const FlowTable &)>;
 /// What runs at once, and what it finds.
 struct Scene {
     uint32_t buckets = 2;
-    uint32_t previous = 0; ///< buckets of a table that the flows are to leave
+    PreviousTable previous;
     Packet before = [](const FlowTable &) {};
     std::vector<Packet> packets;             ///< each on a CPU of its own
     std::vector<FlowTable::Program> knows;   ///< on the first CPUs; on others a program that knows both tables
@@ -240,10 +241,13 @@ Packet one(tw_flow_state state = TW_FLOW_ESTABLISHED)
 Scene while_it_moves(Scene scene, tw_flow_state state = TW_FLOW_ESTABLISHED)
 {
     scene.buckets = 4;
-    scene.previous = 2;
+    scene.previous.buckets = 2;
     scene.before = [=](const FlowTable &table) {
         make(table, 1, state);
         table.use_current();
+        for (const bool reply : {false, true})
+            if (table.find(1, now, reply).result == TABLE_MISSING)
+                throw std::runtime_error("flow 1 cannot be found in the previous table");
     };
     scene.after = move_rest;
     return scene;
@@ -393,14 +397,14 @@ TEST_CASE("a closing flow is opened anew while it moves to a larger table")
 
 TEST_CASE("programs that know one table and programs that know both make one flow")
 {
-    play({.buckets = 4, .previous = 2, .packets = {open(1), open(1)}, .knows = {FlowTable::Program::before}});
+    play({.buckets = 4, .previous = {2}, .packets = {open(1), open(1)}, .knows = {FlowTable::Program::before}});
 }
 
 TEST_CASE("a flow ends and is opened anew by programs that know one table, and is found by those that know both")
 {
     using enum FlowTable::Program;
     play({.buckets = 4,
-          .previous = 2,
+          .previous = {2},
           .packets = {end(1), find_both(1), open(1)},
           .knows = {before, both, before},
           .surprises = 1});
@@ -408,10 +412,32 @@ TEST_CASE("a flow ends and is opened anew by programs that know one table, and i
 
 TEST_CASE("one flow is not made in both tables while new flows come to go to the larger one")
 {
-    play({.buckets = 4, .previous = 2, .packets = {open(1), open_in_current(1)}});
+    play({.buckets = 4, .previous = {2}, .packets = {open(1), open_in_current(1)}});
 }
 
 TEST_CASE("flows with one reply tuple do not both come to be, each in another table")
 {
-    play({.buckets = 4, .previous = 2, .packets = {open(0x101), open_in_current(0x201)}});
+    play({.buckets = 4, .previous = {2}, .packets = {open(0x101), open_in_current(0x201)}});
+}
+
+TEST_CASE("flows move out of a table of layout version 1, and can be found at every moment")
+{
+    const Packet packet = GENERATE(find_both(1), seek(1), seek(1, true), open(1));
+    play(while_it_moves({.previous = layout1, .packets = {move(), packet}, .live = {1}, .standing = {1}}));
+}
+
+TEST_CASE("a flow is pointed elsewhere while it moves out of a table of layout version 1")
+{
+    play(while_it_moves({.previous = layout1, .packets = {move(), repoint(1)}, .live = {1}}));
+}
+
+TEST_CASE("a flow ends, or is opened anew, while it moves out of a table of layout version 1")
+{
+    const Packet packet = GENERATE(end(1), reopen(1));
+    play(while_it_moves({.previous = layout1, .packets = {move(), packet}}, TW_FLOW_CLOSING));
+}
+
+TEST_CASE("one flow is not made in both tables, the previous one of layout version 1")
+{
+    play({.buckets = 4, .previous = layout1, .packets = {open(1), open_in_current(1)}});
 }
