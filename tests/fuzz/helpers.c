@@ -242,7 +242,7 @@ long bpf_redirect(__u32 ifindex, __u64 flags)
 {
     const bool xdp = running == PROGRAM_XDP_NET;
 
-    if (flags)
+    if (flags & ~(xdp ? 0ULL : BPF_F_INGRESS))
         return xdp ? XDP_ABORTED : TC_ACT_SHOT;
     frame->redirected = ifindex;
     return xdp ? XDP_REDIRECT : TC_ACT_REDIRECT;
@@ -250,14 +250,14 @@ long bpf_redirect(__u32 ifindex, __u64 flags)
 
 long bpf_redirect_peer(__u32 ifindex, __u64 flags)
 {
-    return bpf_redirect(ifindex, flags);
+    return flags ? TC_ACT_SHOT : bpf_redirect(ifindex, 0);
 }
 
 long bpf_redirect_neigh(__u32 ifindex, struct bpf_redir_neigh *neighbour, int size, __u64 flags)
 {
-    if (neighbour ? size != sizeof(*neighbour) : size)
+    if (flags || (neighbour ? size != sizeof(*neighbour) : size))
         return TC_ACT_SHOT;
-    return bpf_redirect(ifindex, flags);
+    return bpf_redirect(ifindex, 0);
 }
 
 /* The node has no sockets. */

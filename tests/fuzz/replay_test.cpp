@@ -56,8 +56,17 @@ uint32_t source_port(const Bytes &frame)
     const bool v6 = frame.at(12) == 0x86;
     if (!kernel_takes(frame) || frame.size() < 34)
         return 0;
-    const uint8_t protocol = v6 ? frame[20] : frame[23];
-    const size_t transport = v6 ? 54 : 14 + (frame[14] & 15U) * 4;
+    uint8_t protocol = v6 ? frame[20] : frame[23];
+    size_t transport = v6 ? 54 : 14 + (frame[14] & 15U) * 4;
+    const auto extends = [](int kind) {
+        return kind == IPPROTO_HOPOPTS || kind == IPPROTO_ROUTING || kind == IPPROTO_FRAGMENT ||
+               kind == IPPROTO_DSTOPTS;
+    };
+    while (v6 && extends(protocol) && transport + 2 <= frame.size()) {
+        const size_t length = protocol == IPPROTO_FRAGMENT ? 8 : (frame[transport + 1] + 1U) * 8;
+        protocol = frame[transport];
+        transport += length;
+    }
     const size_t at = transport + (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6 ? 4 : 0);
     return at + 2 <= frame.size() ? static_cast<uint32_t>(frame[at] << 8 | frame[at + 1]) : 0;
 }

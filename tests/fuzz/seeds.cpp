@@ -169,6 +169,8 @@ void write_all(Seeds &seeds)
         seeds.conversation(PROGRAM_FROM_POD, request, PROGRAM_FROM_NET, pong(request));
     seeds.alone(PROGRAM_FROM_POD, tcp("10.244.1.2:1000", "10.96.0.5:80"));
     seeds.alone(PROGRAM_FROM_POD, tcp("10.244.1.9:1000", "10.96.0.1:80"));
+    for (const char *service : {"10.96.0.4:80", "10.96.0.5:80", "172.20.0.11:30083"}) // the host's own packets
+        seeds.alone(PROGRAM_TO_NET, tcp("172.20.0.11:1000", service));
     seeds.alone(PROGRAM_FROM_POD, tcp("10.244.1.2:1000", "10.96.0.1:80").with_hops(1));
     seeds.alone(PROGRAM_FROM_NET, tcp("10.244.1.2:1000", "172.20.0.11:30080"));
     seeds.alone(PROGRAM_FROM_NET, ping("192.0.2.1", "172.20.0.11", 7));
