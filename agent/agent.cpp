@@ -60,7 +60,8 @@ Result<> make_bpffs_folder(const std::string &path)
 
 Agent::Agent(Loop &loop, Config config)
     : loop_(&loop), config_(std::move(config)), nodes_(Symbol(config_.node)),
-      journal_(config_.run_dir + "/objects", [this](const auto &visit) { walk(visit); })
+      journal_(config_.run_dir + "/objects", [this](const auto &visit) { walk(visit); }),
+      health_ports_(loop, [this] { return synced_; }, [this](const auto &...what) { refuse_health_port(what...); })
 {
 }
 
@@ -240,6 +241,19 @@ void Agent::refuse(const std::string &line)
     metrics_.refused();
 }
 
+/// As kube-proxy, which others look for by its reason.
+void Agent::refuse_health_port(const ObjectName &service, uint16_t port, const Error &error)
+{
+    const ObjectKey about{Kind::service, service};
+    refuse(fmt::format("{}: spec.healthCheckNodePort {}: {}", about.text(), port, error.text()));
+    source_->post({.regarding = about,
+                   .warning = true,
+                   .reason = "FailedToStartServiceHealthcheck",
+                   .action = "Listen",
+                   .note = fmt::format("node {} failed to start healthcheck \"{}\" on port {}: {}", config_.node,
+                                       service.text(), port, error.text())});
+}
+
 void Agent::on_changes(std::vector<Change> changes)
 {
     if (synced_)
@@ -309,8 +323,11 @@ void Agent::apply()
 
 void Agent::apply_services()
 {
-    for (const std::string &line : service_tables_->apply(services_.take_changes()))
+    ServiceChanges changes = services_.take_changes();
+    const auto health_checks = std::move(changes.health_checks);
+    for (const std::string &line : service_tables_->apply(std::move(changes)))
         refuse(line);
+    health_ports_.apply(health_checks);
     for (const std::string &line : services_.take_refusals())
         refuse(line);
     for (const tw_purge &purge : service_tables_->take_purges())

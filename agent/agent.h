@@ -9,6 +9,7 @@
 #include "agent/datapath/services.h"
 #include "agent/node/host.h"
 #include "agent/node/pods.h"
+#include "agent/observe/health_ports.h"
 #include "agent/observe/metrics.h"
 #include "agent/planner/nodes.h"
 #include "agent/planner/services.h"
@@ -64,6 +65,7 @@ private:
     void walk_flows();
     Result<> end_table_change();
     void refuse(const std::string &line);
+    void refuse_health_port(const ObjectName &service, uint16_t port, const Error &error);
     void walk(const std::function<void(const Object &)> &visit) const;
 
     Loop *loop_;
@@ -84,6 +86,7 @@ private:
     std::unordered_map<ObjectName, Pod> pod_objects_;
     Journal journal_;
     Metrics metrics_;
+    HealthPorts health_ports_;
     std::unique_ptr<Source> source_;
     bool synced_ = false;
 };

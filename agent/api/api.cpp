@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
-#include <future>
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
@@ -22,18 +21,6 @@ HttpResponse answer(const json &body, int status = 200)
 HttpResponse failure(int status, const std::string &text)
 {
     return answer({{"error", text}}, status);
-}
-
-/// Has the loop work out an answer. A loop that is ending takes no more work.
-HttpResponse in_loop(Loop &loop, std::function<HttpResponse()> task)
-{
-    auto promise = std::make_shared<std::promise<HttpResponse>>();
-    std::future<HttpResponse> result = promise->get_future();
-    loop.post([promise, work = std::move(task)] { promise->set_value(work()); });
-    while (result.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready)
-        if (loop.stopped())
-            return failure(503, "the agent is ending");
-    return result.get();
 }
 
 std::string utc_now()
@@ -182,57 +169,67 @@ HttpResponse cni_del(Agent &agent, const std::string &body)
     return removed ? answer(json::object()) : failure(500, removed.error().text());
 }
 
-/// A snapshot is taken in the loop; the slow part, reading the flow table, is not.
-HttpResponse metrics(Loop &loop, const Agent &agent)
+/// A handler that knows the answer at once.
+template<typename Answer>
+HttpServer::Handler at_once(Answer answer)
 {
-    auto snapshot = std::make_shared<MetricsSnapshot>();
-    HttpResponse taken = in_loop(loop, [snapshot, &agent] {
-        *snapshot = agent.snapshot();
-        return HttpResponse{};
-    });
-    if (taken.status != 200)
-        return taken;
-    return {200, "text/plain; version=0.0.4; charset=utf-8",
-            agent.metrics().text(*snapshot, agent.datapath().maps(), agent.arrays())};
+    return [answer](const HttpRequest &request, const HttpServer::Reply &reply) { reply(answer(request)); };
 }
 
 } // namespace
 
-Result<Api> Api::start(Loop &loop, Agent &agent)
+Result<std::unique_ptr<Api>> Api::start(Loop &loop, Agent &agent)
 {
-    const auto with_agent = [&loop, &agent](auto handler) {
-        return [&loop, &agent, handler](const std::string &body) {
-            return in_loop(loop, [&agent, handler, body] { return handler(agent, body); });
-        };
-    };
-    const auto ready_now = with_agent([](Agent &a, const std::string &) { return ready(a); });
-    const auto alive_now = with_agent([](Agent &a, const std::string &) { return alive(a); });
-    const auto mode = [](const std::string &) { return HttpResponse{.body = "thruway"}; };
+    std::unique_ptr<Api> api(new Api(loop, agent)); // NOLINT(cppcoreguidelines-owning-memory)
+    if (auto served = api->serve(); !served)
+        return std::unexpected(served.error());
+    return api;
+}
 
-    Api api;
+Api::~Api()
+{
+    scrapes_.post([this] { scrapes_.stop(); });
+    scraper_.join();
+}
+
+Result<> Api::serve()
+{
     auto socket = HttpServer::on_socket(
-        agent.config().run_dir + "/agent.sock",
-        {{"GET /status", with_agent([](Agent &a, const std::string &) { return answer(status(a)); })},
-         {"POST /cni/add", with_agent(cni_add)},
-         {"POST /cni/del", with_agent(cni_del)}});
+        loop_, agent_.config().run_dir + "/agent.sock",
+        http_routes(
+            {{"GET /status", at_once([this](const HttpRequest &) { return answer(status(agent_)); })},
+             {"POST /cni/add", at_once([this](const HttpRequest &request) { return cni_add(agent_, request.body); })},
+             {"POST /cni/del",
+              at_once([this](const HttpRequest &request) { return cni_del(agent_, request.body); })}}));
     if (!socket)
         return std::unexpected(socket.error());
-    api.servers_.push_back(std::move(*socket));
+    socket_ = std::move(*socket);
 
-    const std::pair<std::string, HttpServer::Handlers> on_tcp[] = {
-        {agent.config().metrics_address,
-         {{"GET /metrics", [&loop, &agent](const std::string &) { return metrics(loop, agent); }},
-          {"GET /healthz", ready_now},
-          {"GET /proxyMode", mode}}},
-        {agent.config().health_address, {{"GET /healthz", ready_now}, {"GET /livez", alive_now}}},
-    };
-    for (const auto &[address, handlers] : on_tcp) {
-        if (auto server = HttpServer::on_address(address, handlers))
-            api.servers_.push_back(std::move(*server));
-        else
-            spdlog::error("{}", server.error().text());
-    }
-    return api;
+    const auto ready_now = at_once([this](const HttpRequest &) { return ready(agent_); });
+    const auto alive_now = at_once([this](const HttpRequest &) { return alive(agent_); });
+    const auto mode = at_once([](const HttpRequest &) { return HttpResponse{.body = "thruway"}; });
+    serve_on(agent_.config().metrics_address,
+             {{"GET /metrics", [this](const HttpRequest &, const HttpServer::Reply &reply) { scrape(reply); }},
+              {"GET /healthz", ready_now},
+              {"GET /proxyMode", mode}});
+    serve_on(agent_.config().health_address, {{"GET /healthz", ready_now}, {"GET /livez", alive_now}});
+    return {};
+}
+
+void Api::serve_on(const std::string &address, std::map<std::string, HttpServer::Handler> routes)
+{
+    servers_.push_back(std::make_unique<PatientServer>(loop_, address, http_routes(std::move(routes)),
+                                                       [](const Error &error) { spdlog::error("{}", error.text()); }));
+}
+
+/// A snapshot is taken in the loop; the slow part, reading the flow table, is done in a thread.
+void Api::scrape(const HttpServer::Reply &reply)
+{
+    scrapes_.post([this, reply, snapshot = agent_.snapshot()] {
+        HttpResponse response{.type = "text/plain; version=0.0.4; charset=utf-8",
+                              .body = agent_.metrics().text(snapshot, agent_.datapath().maps(), agent_.arrays())};
+        loop_.post([reply, response = std::move(response)] { reply(response); });
+    });
 }
 
 } // namespace thruway

@@ -17,10 +17,10 @@ Loop::Loop() : epoll_(epoll_create1(EPOLL_CLOEXEC)), wake_(eventfd(0, EFD_CLOEXE
         throw std::runtime_error("cannot create an event loop");
 }
 
-Result<> Loop::watch(int fd, Task task)
+Result<> Loop::watch(int fd, Task task, Ready ready)
 {
     epoll_event event{};
-    event.events = EPOLLIN;
+    event.events = ready == Ready::read ? EPOLLIN : EPOLLOUT;
     event.data.fd = fd;
     if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
         return fail_errno("cannot watch descriptor {}", fd);

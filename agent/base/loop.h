@@ -24,8 +24,10 @@ public:
 
     Loop();
 
-    /// Calls `task` whenever `fd` has something to read, until forget(fd).
-    Result<> watch(int fd, Task task);
+    enum class Ready : uint8_t { read, write };
+
+    /// Calls `task` whenever `fd` has something to read, or room to write, until forget(fd).
+    Result<> watch(int fd, Task task, Ready ready = Ready::read);
     void forget(int fd);
 
     /// Calls `task` once.

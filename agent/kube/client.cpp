@@ -81,7 +81,7 @@ Target target_of(const std::string &server, const std::string &tls_name)
 /// One request and what has come of it.
 struct ApiClient::Transfer {
     Id id = 0;
-    HttpRequest request;
+    ApiRequest request;
     Handlers handlers;
     std::string server; ///< empty until it is started
     std::unique_ptr<CURL, EndEasy> easy{curl_easy_init()};
@@ -238,7 +238,7 @@ ApiClient::Multi ApiClient::make_multi()
     return multi;
 }
 
-void ApiClient::ask(HttpRequest request, Handlers handlers)
+void ApiClient::ask(ApiRequest request, Handlers handlers)
 {
     const Id id = next_id_++;
     auto transfer = std::make_unique<Transfer>();

@@ -19,7 +19,7 @@
 namespace thruway {
 
 /// Something to be asked of the API server.
-struct HttpRequest {
+struct ApiRequest {
     std::string path;                      ///< with its query
     std::string body;                      ///< JSON to be posted; empty: a GET
     std::chrono::milliseconds head_limit;  ///< how long the answer may take to begin
@@ -46,7 +46,7 @@ public:
     /// What is asked from now on goes there, and with these credentials.
     void use(Access access);
 
-    void ask(HttpRequest request, Handlers handlers);
+    void ask(ApiRequest request, Handlers handlers);
 
     /// Ends all answers of a server with the error, and closes the connections to it.
     void hang_up(const std::string &server, const std::string &why);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kube/source.h"
 
-#include "agent/kube/node_event.h"
+#include "agent/kube/event.h"
 
 #include <algorithm>
 #include <spdlog/spdlog.h>
@@ -18,6 +18,9 @@ constexpr unsigned watch_seconds = 300;
 
 /// Cheaper than anything that reads storage, and everybody may ask for it (ClusterRole system:public-info-viewer).
 constexpr const char *ping_path = "/version";
+
+/// Events are news: of very many, later ones say little that earlier ones have not.
+constexpr size_t most_unposted = 64;
 
 /// What is not about one resource.
 constexpr const char *about_access = "credentials";
@@ -65,8 +68,8 @@ void KubeSource::tick()
     renew(false);
     if (started_)
         ping();
-    if (started_ && !event_.empty())
-        post_event();
+    if (started_)
+        post_events();
     const auto wait = started_ ? timing_.ping_every : access_backoff_.after_failure(Loop::Clock::now(), random_);
     tick_timer_ = loop_.after(wait, [this] { tick(); });
 }
@@ -105,7 +108,7 @@ void KubeSource::ask(Watch &watch)
     watch.asked = Loop::Clock::now();
     watch.asks++;
     const unsigned seconds = watch_seconds + random_() % watch_seconds;
-    HttpRequest request{.path = watch.reflector.ask(seconds), .head_limit = timing_.head};
+    ApiRequest request{.path = watch.reflector.ask(seconds), .head_limit = timing_.head};
     request.quiet_limit = watch.reflector.phase() == Reflector::Phase::list ? timing_.piece : timing_.silence;
     client_.ask(
         std::move(request),
@@ -175,8 +178,23 @@ void KubeSource::check_synced()
         return;
     synced_ = true;
     events_.synced();
-    event_ = starting_event(node_, std::chrono::system_clock::now().time_since_epoch() / 1us);
-    event_timer_ = loop_.after(0ms, [this] { post_event(); }); // not within an answer
+    post({.regarding = {Kind::node, {Symbol(), node_}},
+          .reason = "Starting",
+          .action = "StartThruway",
+          .note = "Thruway " THRUWAY_VERSION " follows the cluster on this node."});
+}
+
+void KubeSource::post(const Event &event)
+{
+    if (unposted_.size() >= most_unposted)
+        return;
+    const auto now = std::chrono::system_clock::now().time_since_epoch() / 1us;
+    unposted_.push_back({.path = event_path(event),
+                         .body = event_body(event, node_, now),
+                         .head_limit = timing_.head,
+                         .quiet_limit = timing_.piece});
+    loop_.cancel(event_timer_);
+    event_timer_ = loop_.after(0ms, [this] { post_events(); }); // not within an answer
 }
 
 /// Of several watches with the same trouble one is enough to hear of.
@@ -212,17 +230,17 @@ void KubeSource::ping()
                      }});
 }
 
-/// Tried again with the next tick, unless the server has said something that will stay.
-void KubeSource::post_event()
+/// One after the other. Tried again with the next tick, unless the server has said something that will stay.
+void KubeSource::post_events()
 {
-    client_.ask({.path = std::string(node_events_path),
-                 .body = event_,
-                 .head_limit = timing_.head,
-                 .quiet_limit = timing_.piece},
-                {.end = [this](const HttpEnd &end) {
+    if (unposted_.empty() || std::exchange(posting_, true))
+        return;
+    client_.ask(unposted_.front(), {.end = [this](const HttpEnd &end) {
+                    posting_ = false;
                     if (end.status == 0 || end.status == 401 || end.status == 429 || end.status >= 500)
                         return;
-                    event_.clear();
+                    unposted_.pop_front();
+                    event_timer_ = loop_.after(0ms, [this] { post_events(); });
                     if (end.status == 403)
                         complain(about_events, "events may not be created: the agent's ClusterRole needs the rule "
                                                "{apiGroups: [events.k8s.io], resources: [events], verbs: [create]}");

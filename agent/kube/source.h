@@ -9,6 +9,7 @@
 #include "agent/state/source.h"
 
 #include <chrono>
+#include <deque>
 #include <map>
 #include <memory>
 #include <random>
@@ -44,6 +45,9 @@ public:
     /// Fails on a kubeconfig that cannot be used.
     Result<> start() override;
 
+    /// Of many Events that cannot be posted only the first are kept.
+    void post(const Event &event) override;
+
     [[nodiscard]] std::vector<WatchStatus> watches() const override;
 
 private:
@@ -77,7 +81,7 @@ private:
     void all_well(const std::string &about);
     void tick();
     void ping();
-    void post_event();
+    void post_events();
     [[nodiscard]] WatchStatus status_of(const Watch &watch) const;
     [[nodiscard]] std::string name_of(const Watch &watch) const
     {
@@ -98,7 +102,8 @@ private:
     std::minstd_rand random_{std::random_device{}()};
     Loop::Timer tick_timer_ = 0;
     Loop::Timer event_timer_ = 0;
-    std::string event_; ///< that has not been posted yet
+    std::deque<ApiRequest> unposted_; ///< Events
+    bool posting_ = false;
     bool renewing_ = false;
     bool pinging_ = false;
     bool started_ = false;

@@ -2,6 +2,7 @@
 #include "agent/planner/choice.h"
 
 #include <algorithm>
+#include <set>
 #include <tuple>
 
 namespace thruway {
@@ -88,11 +89,14 @@ std::vector<Backend> cluster_of(const Candidates &candidates, const Place &place
     return usable(candidates, [](const Candidate &) { return true; });
 }
 
+bool is_here(const Candidate &candidate, const Place &place)
+{
+    return !place.node.empty() && candidate.endpoint->node == place.node;
+}
+
 std::vector<Backend> local_of(const Candidates &candidates, const Place &place)
 {
-    return usable(candidates, [&](const Candidate &candidate) {
-        return !place.node.empty() && candidate.endpoint->node == place.node;
-    });
+    return usable(candidates, [&](const Candidate &candidate) { return is_here(candidate, place); });
 }
 
 } // namespace
@@ -104,6 +108,21 @@ Choice choose_endpoints(const std::vector<const EndpointSlice *> &slices, const 
             backends_of(candidates, [](const Candidate &candidate) {
                 return candidate.is(Endpoint::ready) || candidate.is(Endpoint::serving);
             })};
+}
+
+uint32_t count_ready_here(const std::vector<const EndpointSlice *> &slices, const Service &service, const Place &place)
+{
+    size_t most = 0;
+    for (const Address &cluster_ip : service.cluster_ips) {
+        std::set<Address> ready;
+        for (const ServicePort &port : service.ports)
+            for (const Candidate &candidate :
+                 candidates_of(slices, {service.name, port.name, port.protocol, cluster_ip.family()}))
+                if (candidate.is(Endpoint::ready) && is_here(candidate, place))
+                    ready.insert(candidate.backend.address);
+        most = std::max(most, ready.size());
+    }
+    return static_cast<uint32_t>(most);
 }
 
 } // namespace thruway

@@ -30,4 +30,9 @@ struct Choice {
 /// once: who does not terminate stands before who does, whatever the order of the slices.
 Choice choose_endpoints(const std::vector<const EndpointSlice *> &slices, const ServiceKey &key, const Place &place);
 
+/// How many endpoints of this node are ready for some port of the Service: addresses, not ports of them, in the family
+/// that has more. What a load balancer is told of this node (kube-proxy's LocalReadyEndpoints): those that linger still
+/// get what comes, but nothing new should.
+uint32_t count_ready_here(const std::vector<const EndpointSlice *> &slices, const Service &service, const Place &place);
+
 } // namespace thruway

@@ -81,12 +81,21 @@ struct ServicePlan {
     friend bool operator==(const ServicePlan &, const ServicePlan &) = default;
 };
 
+/// What load balancers are told of this node and a Service with a healthCheckNodePort.
+struct HealthCheck {
+    uint16_t port = 0;      ///< 0: they do not ask (any more)
+    uint32_t endpoints = 0; ///< of the Service, ready on this node
+
+    friend bool operator==(const HealthCheck &, const HealthCheck &) = default;
+};
+
 /// A change of what is wanted: services that are new or differ, and services that are gone.
 struct ServiceChanges {
     std::vector<ServicePlan> upserts;
     std::vector<ServiceKey> deletes;
+    std::vector<std::pair<ObjectName, HealthCheck>> health_checks;
 
-    [[nodiscard]] bool empty() const { return upserts.empty() && deletes.empty(); }
+    [[nodiscard]] bool empty() const { return upserts.empty() && deletes.empty() && health_checks.empty(); }
 };
 
 /// Pods of `prefix` live on the node that has this address; an unspecified address means this node.

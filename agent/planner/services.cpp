@@ -158,6 +158,10 @@ std::vector<ServicePlanner::Wish> ServicePlanner::wishes(const Service &service)
                 wish(ip, port.port, TW_FRONTEND_BALANCER, i);
         }
     }
+    if (service.health_port)
+        for (const Family family : {Family::ipv4, Family::ipv6})
+            all.push_back({{{Address::any(family), service.health_port, Protocol::tcp}, TW_FRONTEND_NODE_PORT},
+                           Wish::health_check});
     return all;
 }
 
@@ -280,7 +284,30 @@ void ServicePlanner::plan(Owner &entry, ServiceChanges &changes)
         if (std::ranges::find(told, key) == told.end())
             changes.deletes.push_back(key);
     entry.second.told = std::move(told);
+    if (const HealthCheck health = plan_health(entry); health != entry.second.health) {
+        changes.health_checks.emplace_back(entry.first, health);
+        entry.second.health = health;
+    }
     tell_faults(entry);
+}
+
+/// None unless the port is this Service's in both families, since one server is for both.
+HealthCheck ServicePlanner::plan_health(const Owner &entry) const
+{
+    const auto granted = std::ranges::count_if(
+        entry.second.wishes, [&](const Wish &wish) { return wish.port == Wish::health_check && has(entry, wish); });
+    if (granted < 2)
+        return {};
+    const Service &service = *entry.second.service;
+    return {service.health_port, count_ready_here(entry.second.slices, service, place_)};
+}
+
+/// The field that has the wish's port.
+std::string ServicePlanner::field_of(const Wish &wish)
+{
+    if (wish.port == Wish::health_check)
+        return "spec.healthCheckNodePort";
+    return fmt::format("spec.ports[{}].{}", wish.port, wish.entrance.address.is_unspecified() ? "nodePort" : "port");
 }
 
 void ServicePlanner::tell_faults(Owner &entry)
@@ -294,12 +321,13 @@ void ServicePlanner::tell_faults(Owner &entry)
                 continue;
             const bool node_port = wish.entrance.address.is_unspecified();
             const Owner *holder = owners_.at(wish.entrance);
-            faults.push_back(fmt::format(
-                "Service {}: spec.ports[{}].{}: {} belongs to {}", service.name.text(), wish.port,
-                node_port ? "nodePort" : "port",
+            std::string fault = fmt::format(
+                "Service {}: {}: {} belongs to {}", service.name.text(), field_of(wish),
                 node_port ? fmt::format("{}/{}", wish.entrance.port, protocol_name(wish.entrance.protocol))
                           : wish.entrance.text(),
-                holder == &entry ? "another of its ports" : fmt::format("Service {}", holder->first.text())));
+                holder == &entry ? "another of its ports" : fmt::format("Service {}", holder->first.text()));
+            if (std::ranges::find(faults, fault) == faults.end()) // the same in the other family
+                faults.push_back(std::move(fault));
         }
     }
     for (const std::string &fault : faults)

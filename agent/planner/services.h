@@ -59,6 +59,8 @@ public:
 private:
     /// A frontend that a Service asks for, and the port that asks.
     struct Wish {
+        static constexpr size_t health_check = SIZE_MAX; ///< no port: a port of the node for its health check
+
         Entrance entrance;
         size_t port; ///< index into Service::ports
     };
@@ -70,6 +72,7 @@ private:
         std::vector<const EndpointSlice *> slices;
         std::vector<Wish> wishes;        ///< as last claimed
         std::vector<ServiceKey> told;    ///< keys of the plans last given out
+        HealthCheck health;              ///< as last given out
         std::vector<std::string> faults; ///< lines last told
     };
     using Entries = std::unordered_map<ObjectName, Entry>;
@@ -86,6 +89,8 @@ private:
     [[nodiscard]] bool has(const Owner &owner, const Wish &wish) const;
     [[nodiscard]] ServicePlan plan_port(const Owner &owner, size_t port, const ServiceKey &key) const;
     void plan(Owner &owner, ServiceChanges &changes);
+    [[nodiscard]] HealthCheck plan_health(const Owner &owner) const;
+    [[nodiscard]] static std::string field_of(const Wish &wish);
     void tell_faults(Owner &owner);
 
     Place place_;

@@ -42,6 +42,15 @@ struct WatchStatus {
     uint64_t reconnects = 0;
 };
 
+/// Something that an object's owner should hear of, where Kubernetes has it: as an Event.
+struct Event {
+    ObjectKey regarding;
+    bool warning = false;
+    std::string reason; ///< one word, for machines
+    std::string action; ///< what was done or tried: one word
+    std::string note;   ///< for people
+};
+
 /// Where the objects come from: a folder of manifests, or an API server.
 class Source {
 public:
@@ -52,6 +61,9 @@ public:
 
     /// Begins to tell. Fails only for what a person has to mend; what may heal by itself is waited for.
     virtual Result<> start() = 0;
+
+    /// Tells those who wrote the objects; a source that cannot does not.
+    virtual void post(const Event & /*event*/) {}
 
     /// What it follows, for those who want to know; a source without watches has none.
     [[nodiscard]] virtual std::vector<WatchStatus> watches() const { return {}; }

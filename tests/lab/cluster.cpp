@@ -152,6 +152,19 @@ std::string cli(const Lab &lab, const std::string &node, std::vector<std::string
     return output.out;
 }
 
+void expect_line(const Lab &lab, const std::string &end)
+{
+    const auto count = [&] {
+        const std::string log = must(read_file(lab.folder().agent_log("node1")));
+        size_t lines = 0;
+        for (size_t at = log.find(end); at != std::string::npos; at = log.find(end, at + 1))
+            lines++;
+        return lines;
+    };
+    eventually(end, [&] { return count() > 0; });
+    CHECK(count() == 1);
+}
+
 void eventually(const std::string &what, const std::function<bool()> &condition)
 {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);

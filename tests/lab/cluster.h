@@ -73,6 +73,9 @@ Output try_cli(const Lab &lab, const std::string &node, std::vector<std::string>
 /// The same as text, where it must not fail.
 std::string cli(const Lab &lab, const std::string &node, std::vector<std::string> arguments);
 
+/// The log of node1's agent has a line that ends like this, once.
+void expect_line(const Lab &lab, const std::string &end);
+
 /// Waits until a condition holds, for some seconds at most.
 void eventually(const std::string &what, const std::function<bool()> &condition);
 

@@ -45,20 +45,6 @@ std::vector<std::string> with(std::vector<std::string> arguments, const std::str
     return arguments;
 }
 
-/// The agent's log has a line that ends like this, once.
-void expect_line(const Lab &lab, const std::string &end)
-{
-    const auto count = [&] {
-        const std::string log = must(read_file(lab.folder().agent_log("node1")));
-        size_t lines = 0;
-        for (size_t at = log.find(end); at != std::string::npos; at = log.find(end, at + 1))
-            lines++;
-        return lines;
-    };
-    eventually(end, [&] { return count() > 0; });
-    CHECK(count() == 1);
-}
-
 TEST_CASE("an agent that cannot run says in one line what to mend")
 {
     const Lab lab = thruway_lab({.nodes = 1, .pods = 0});

@@ -145,3 +145,26 @@ TEST_CASE("rule 35: what serves keeps its flows, whatever policy, hints and term
     CHECK(texts(choice.cluster) == Texts{"10.0.0.1"});
     CHECK(texts(choice.serving) == Texts{"10.0.0.1", "10.0.0.2", "10.0.0.3"});
 }
+
+TEST_CASE("rule 38: load balancers are told of this node's ready endpoints, each once, in the family that has more")
+{
+    const auto count = [](std::vector<EndpointSlice> slices) {
+        Service web{.name = {Symbol("default"), "web"}};
+        web.cluster_ips = {Address::parse("10.96.0.1").value(), Address::parse("fd00:96::1").value()};
+        web.ports = {{Symbol("http"), Protocol::tcp, 80, 30080}, {Symbol("https"), Protocol::tcp, 443, 30443}};
+        std::vector<const EndpointSlice *> all;
+        for (EndpointSlice &slice : slices) {
+            slice.ports.push_back({Symbol("https"), Protocol::tcp, 8443});
+            all.push_back(&slice);
+        }
+        return count_ready_here(all, web, {.node = Symbol("here"), .zone = {}, .addresses = {}});
+    };
+    CHECK(count({}) == 0);
+    CHECK(count({slice("a", {{"10.0.0.1", ready, "here"}, {"10.0.0.2", ready, "here"}, {"10.0.0.3"}})}) == 2);
+    CHECK(count({slice("a", {{"10.0.0.1", ready, "here"}, {"10.0.0.2", unready, "here"}})}) == 1);
+    CHECK(count({slice("a", {{"10.0.0.1", lingering, "here"}})}) == 0);
+    CHECK(count({slice("a", {{"10.0.0.1", ready, "here"}}), slice("b", {{"10.0.0.1", ready, "here"}})}) == 1);
+    CHECK(count({slice("a", {{"10.0.0.1", ready, "here"}}), slice("b", {{"10.0.0.1", lingering, "here"}})}) == 1);
+    CHECK(count({slice("a", {{"10.0.0.1", ready, "here"}}),
+                 slice("b", {{"fd00::1", ready, "here"}, {"fd00::2", ready, "here"}})}) == 2);
+}

@@ -422,3 +422,77 @@ TEST_CASE("endpoints of this node are planned apart only for services that have 
     CHECK(plan.local == std::vector<Backend>{{address("10.244.1.1"), 8080}});
     CHECK(plan.backends.size() == 2);
 }
+
+namespace {
+
+Service balanced(const std::string &text, uint16_t health_port, int64_t created = 0)
+{
+    Service made = service(text, {"10.96.0.1"}, {}, ServiceType::load_balancer);
+    made.created = created;
+    made.external_local = true;
+    made.health_port = health_port;
+    return made;
+}
+
+/// "web 30100 3"; port 0 is none.
+Lines health(ServicePlanner &planner)
+{
+    Lines all;
+    for (const auto &[service, check] : planner.take_changes().health_checks)
+        all.push_back(fmt::format("{} {} {}", service.name, check.port, check.endpoints));
+    std::ranges::sort(all);
+    return all;
+}
+
+} // namespace
+
+TEST_CASE("rule 38: a health check is told when it begins, when its count changes, and when it ends")
+{
+    ServicePlanner planner;
+    planner.set_place({.node = Symbol("here"), .zone = {}, .addresses = {}});
+    Service web = balanced("web", 30100);
+    web.ports = {port("http", 80)};
+    const auto with_endpoints = [](const std::vector<std::string> &addresses) {
+        EndpointSlice made = slice("web-a", "web", {slice_port("http", 8080)}, addresses);
+        for (Endpoint &endpoint : made.endpoints)
+            endpoint.node = Symbol("here");
+        return made;
+    };
+    planner.upsert(web);
+    CHECK(health(planner) == Lines{"web 30100 0"});
+    planner.upsert(with_endpoints({"10.244.1.1", "10.244.1.2"}));
+    CHECK(health(planner) == Lines{"web 30100 2"});
+    planner.upsert(with_endpoints({"10.244.1.1", "10.244.1.3"}));
+    CHECK(health(planner).empty());
+    planner.upsert(balanced("web", 0));
+    CHECK(health(planner) == Lines{"web 0 0"});
+    planner.upsert(web);
+    CHECK(health(planner) == Lines{"web 30100 2"});
+    planner.remove_service(name("web"));
+    CHECK(health(planner) == Lines{"web 0 0"});
+}
+
+TEST_CASE("rule 38: of two Services with one healthCheckNodePort the older has it, and the other inherits it")
+{
+    ServicePlanner planner;
+    planner.upsert(balanced("new", 30100, 2));
+    CHECK(health(planner) == Lines{"new 30100 0"});
+    planner.upsert(balanced("old", 30100, 1));
+    CHECK(health(planner) == Lines{"new 0 0", "old 30100 0"});
+    CHECK(planner.take_refusals() ==
+          Lines{"Service default/new: spec.healthCheckNodePort: 30100/TCP belongs to Service default/old"});
+    planner.remove_service(name("old"));
+    CHECK(health(planner) == Lines{"new 30100 0", "old 0 0"});
+    CHECK(planner.take_refusals().empty());
+}
+
+TEST_CASE("rule 38: a healthCheckNodePort and a node port cannot be one")
+{
+    ServicePlanner planner;
+    Service old = service("old", {"10.96.0.2"}, {port("http", 80, 30100)}, ServiceType::node_port);
+    planner.upsert(old);
+    planner.upsert(balanced("web", 30100, 1));
+    CHECK(health(planner).empty());
+    CHECK(planner.take_refusals() ==
+          Lines{"Service default/web: spec.healthCheckNodePort: 30100/TCP belongs to Service default/old"});
+}

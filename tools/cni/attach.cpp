@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/cni/attach.h"
 
-#include "agent/base/http.h"
+#include "agent/base/http_client.h"
 #include "agent/node/netlink.h"
 
 #include <chrono>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/thruway/status.h"
 
-#include "agent/base/http.h"
+#include "agent/base/http_client.h"
 #include "agent/datapath/flows.h"
 #include "agent/observe/drops.h"
 #include "agent/observe/snat.h"
