@@ -105,6 +105,8 @@ inline_always int xdp_flow(struct xdp_md *ctx, const struct packet *p, struct fl
             !frame_for_uplink(ctx))
             break;
         outcome = v6 ? xdp_net_open6(ctx, p, f) : xdp_net_open4(ctx, p, f);
+        if (outcome == OPEN_MADE)
+            return open_made(f, row, v6);
         if (outcome)
             return outcome < 0 || outcome == TW_DROP_NO_BACKEND ? OPEN_PASS : outcome;
     }

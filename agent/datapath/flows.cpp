@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/datapath/flows.h"
 
+#include "agent/datapath/clock.h"
+
 #include <arpa/inet.h>
 #include <atomic>
 #include <bit>
 #include <bpf/libbpf.h>
-#include <ctime>
 #include <numeric>
 
 namespace thruway {
@@ -117,10 +118,7 @@ FlowCensus census_of(const MappedArray<Bucket> &buckets)
 
 uint16_t flow_clock()
 {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    const auto nanoseconds = static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-    return static_cast<uint16_t>(nanoseconds >> TW_CLOCK_SHIFT);
+    return static_cast<uint16_t>(tick_now());
 }
 
 std::string_view flow_state_name(tw_flow_state state)

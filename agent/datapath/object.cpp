@@ -28,8 +28,8 @@ public:
     }
 
 private:
-    std::array<uint64_t, sizeof(ProgramsDigest) / sizeof(uint64_t)> lanes_{0xcbf29ce484222325ULL, 0x84222325cbf29ce4ULL,
-                                                                           0x9e3779b97f4a7c15ULL};
+    std::array<uint64_t, sizeof(ProgramsDigest) / sizeof(uint64_t)> lanes_{0xcbf29ce484222325ULL,
+                                                                           0x84222325cbf29ce4ULL};
 };
 
 } // namespace

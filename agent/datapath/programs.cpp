@@ -2,6 +2,7 @@
 #include "agent/datapath/programs.h"
 
 #include "agent/base/address.h"
+#include "agent/datapath/clock.h"
 #include "agent/datapath/flow_tables.h"
 #include "agent/datapath/object.h"
 
@@ -42,13 +43,6 @@ uint64_t random_seed()
     return seed;
 }
 
-/// Rounded up: a flow is never forgotten before its time.
-uint32_t ticks(uint32_t seconds)
-{
-    constexpr uint64_t tick = uint64_t{1} << TW_CLOCK_SHIFT;
-    return static_cast<uint32_t>((uint64_t{seconds} * 1'000'000'000 + tick - 1) / tick);
-}
-
 /// What load_barrier() in bpf/lib/flow.h is about.
 #ifdef __x86_64__
 constexpr uint32_t loads_reorder = 0;
@@ -56,25 +50,17 @@ constexpr uint32_t loads_reorder = 0;
 constexpr uint32_t loads_reorder = 1;
 #endif
 
-/// The tick that it is now, as the programs' clock counts without end.
-uint32_t tick_now()
-{
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    const uint64_t nanoseconds = static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-    return static_cast<uint32_t>(nanoseconds >> TW_CLOCK_SHIFT);
-}
-
-/// The constants for these flow tables: their numbers of buckets, 0 if there is no previous one. `seed` and `since` are
-/// as tw_layout has them.
-Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uint32_t since, uint32_t buckets,
+/// The constants for these flow tables: their numbers of buckets, 0 if there is no previous one.
+Result<tw_config> make_config(const DatapathOptions &options, const tw_layout &layout, uint32_t buckets,
                               uint32_t previous)
 {
     auto cookie = own_netns_cookie();
     if (!cookie)
         return std::unexpected(cookie.error());
     tw_config config{};
-    config.flow_seed = seed;
+    config.flow_seed = layout.flow_seed;
+    config.clock = layout.clock;
+    config.jiffy = jiffy();
     config.sock_netns_cookie = options.sock == SockMode::all ? 0 : *cookie;
     config.flow_mask = std::bit_floor(buckets) - 1; // behind them lies the spill area
     if (previous > 0) {
@@ -91,7 +77,7 @@ Result<tw_config> make_config(const DatapathOptions &options, uint64_t seed, uin
     config.udp_one_way = ticks(options.timeouts.udp_one_way);
     config.udp_two_way = ticks(options.timeouts.udp_two_way);
     config.icmp = ticks(options.timeouts.icmp);
-    config.adopt_until = options.timeouts.adopt ? since + ticks(options.timeouts.adopt) : 0;
+    config.adopt_until = options.timeouts.adopt ? layout.since + ticks(options.timeouts.adopt) : 0;
     return config;
 }
 
@@ -130,8 +116,7 @@ Result<Datapath> Datapath::open(const DatapathOptions &options)
         if (!layout)
             return std::unexpected(layout.error());
         const tw_layout &row = (*layout)[0];
-        auto config =
-            make_config(options, row.flow_seed, row.since, pinned->flows4.capacity(), pinned->previous4.capacity());
+        auto config = make_config(options, row, pinned->flows4.capacity(), pinned->previous4.capacity());
         if (!config)
             return std::unexpected(config.error());
         datapath.digest_ = digest_of(*config, *pinned);
@@ -242,17 +227,22 @@ Result<> Datapath::load(bool previous)
     const Skeleton &skeleton = *opened;
     place_maps(*skeleton, options_, previous);
 
-    uint64_t seed = random_seed();
-    uint32_t since = tick_now();
+    auto clock = monotonic_less_jiffies();
+    if (!clock)
+        return std::unexpected(clock.error());
+    tw_layout known{};
+    known.flow_seed = random_seed();
+    known.since = tick_now();
+    known.clock = *clock;
     fresh_ = true;
     if (auto pinned = Map::open(options_.bpffs + "/layout", "layout"))
         if (auto row = MappedArray<tw_layout>::of(*pinned, false); row && (*row)[0].version == TW_LAYOUT_VERSION) {
-            seed = (*row)[0].flow_seed;
-            since = (*row)[0].since;
+            known.flow_seed = (*row)[0].flow_seed;
+            known.since = (*row)[0].since;
             fresh_ = !(*row)[0].carries;
         }
     const bpf_map *previous4 = skeleton->maps.previous4;
-    auto config = make_config(options_, seed, since, bpf_map__max_entries(skeleton->maps.flows4),
+    auto config = make_config(options_, known, bpf_map__max_entries(skeleton->maps.flows4),
                               bpf_map__pin_path(previous4) ? bpf_map__max_entries(previous4) : 0);
     if (!config)
         return std::unexpected(config.error());
@@ -282,8 +272,9 @@ Result<> Datapath::load(bool previous)
     auto layout = MappedArray<tw_layout>::of(maps->layout, true);
     if (!layout)
         return std::unexpected(layout.error());
-    (*layout)[0].flow_seed = seed;
-    (*layout)[0].since = since;
+    (*layout)[0].flow_seed = known.flow_seed;
+    (*layout)[0].since = known.since;
+    (*layout)[0].clock = known.clock;
     (*layout)[0].carries = !fresh_;
     publish((*layout)[0].version, static_cast<uint32_t>(TW_LAYOUT_VERSION));
     return {};

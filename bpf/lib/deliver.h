@@ -98,7 +98,8 @@ inline_always void deliver_macs(struct ethhdr *ethernet, const struct tw_nexthop
     __builtin_memcpy(ethernet->h_source, nexthop->from.mac, ETH_ALEN);
 }
 
-/* One hop less; for IPv4 with its checksum (RFC 1624). */
+/* One hop less; for IPv4 with its checksum: the header's sum is less by it, so that, inverted, is more (RFC 1624). A
+ * sum of 0 does not occur, and stands for what its other representation does. */
 inline_always bool deliver_hop(void *data, void *end, const bool v6)
 {
     if (v6) {
@@ -109,10 +110,12 @@ inline_always bool deliver_hop(void *data, void *end, const bool v6)
         ip->hop_limit--;
     } else {
         struct iphdr *ip = data + ETH_HLEN;
+        u32 sum;
 
         if ((void *)(ip + 1) > end)
             return false;
-        ip->check = checksum_after(ip->check, sum_change(0, bpf_htons(0x0100), 0));
+        sum = ip->check + bpf_htons(0x0100);
+        ip->check = sum + (sum >= 0xffff);
         ip->ttl--;
     }
     return true;

@@ -86,9 +86,15 @@ enum flow_result {
 
 enum { FLOW_FINS = TW_FLOW_FIN_ORIGINAL | TW_FLOW_FIN_REPLY };
 
+/* Now, in ticks. Of all clocks this one alone costs no call: the JIT makes a load of it. */
+inline_always u32 tick_now(void)
+{
+    return (bpf_jiffies64() * config.jiffy + config.clock) >> TW_CLOCK_SHIFT;
+}
+
 inline_always u16 flow_now(void)
 {
-    return bpf_ktime_get_coarse_ns() >> TW_CLOCK_SHIFT;
+    return tick_now();
 }
 
 inline_always u32 flow_state(u32 word)
@@ -881,6 +887,33 @@ inline_always void row_consider(u32 place, struct plan *plan, u32 least, bool v6
     plan->word = plan->seen;
 }
 
+/* True if the bucket has a free row and none with the key: then the one that it prefers is chosen. */
+inline_always bool row_choose_free(struct plan *plan, const bool v6)
+{
+    void *bucket = flow_bucket(flow_place(plan->hash, 0, plan->table), v6);
+
+    plan->rank = 0;
+    if (!bucket)
+        return false;
+#pragma unroll
+    for (u32 i = 0; i < TW_FLOW_WAYS; i++) {
+        u32 place = flow_place(plan->hash, TW_FLOW_WAYS - 1 - i, plan->table);
+        struct tw_flow *row = flow_way(bucket, place, v6);
+        u32 word = READ_ONCE(row->word);
+
+        if (flow_state(word) == TW_FLOW_FREE) {
+            plan->rank = RANK_FREE << RANK_SHIFT;
+            plan->place = place;
+            plan->word = word;
+        } else {
+            load_barrier();
+            if (row_has_key(row, &plan->key, v6))
+                return false;
+        }
+    }
+    return plan->rank;
+}
+
 /* Chooses the row to take: in the bucket of the key, or, if that has no room, in the spill area. The caller holds the
  * bucket's lock, and says whether it spills: then the key may be in the spill area, in any case. */
 __weak int row_choose(struct plan *plan, bool spilled, bool v6)
@@ -889,6 +922,8 @@ __weak int row_choose(struct plan *plan, bool spilled, bool v6)
 
     if (!plan)
         return false;
+    if (!spilled && (v6 ? row_choose_free(plan, true) : row_choose_free(plan, false)))
+        return true;
     plan->rank = 0;
 #pragma clang loop unroll(disable)
     for (u32 i = 0; i < TW_FLOW_WAYS; i++)
@@ -953,6 +988,15 @@ __weak int row_elsewhere(struct plan *plan, bool v6)
     return FLOW_MISSING;
 }
 
+/* Has the CPU fetch all cache lines of a bucket at once. Taking the lock would have it wait for the first one before it
+ * asks for the others. */
+inline_always void bucket_fetch(struct tw_flow *first, const bool v6)
+{
+#pragma unroll
+    for (u32 way = 1; way < TW_FLOW_WAYS; way++)
+        (void)READ_ONCE(flow_way(first, way, v6)->word);
+}
+
 inline_always struct tw_flow *flow_first(u32 hash, u32 table, const bool v6)
 {
     return flow_row(flow_place(hash, 0, table) & ~(TW_FLOW_WAYS - 1), v6);
@@ -967,7 +1011,10 @@ inline_always int row_insert(struct plan *plan, const bool v6)
         return FLOW_BUSY;
     plan->hash = flow_hash_in(&plan->key, config.previous_mask ? plan->table : 0, v6);
     first = flow_first(plan->hash, plan->table, v6);
-    if (!first || !bucket_lock(first))
+    if (!first)
+        return FLOW_BUSY;
+    bucket_fetch(first, v6);
+    if (!bucket_lock(first))
         return FLOW_BUSY;
     if (config.previous_mask && !plan->moves) {
         plan->elsewhere = flow_hash_in(&plan->key, plan->table ^ TW_FLOW_PREVIOUS, v6);
@@ -1056,7 +1103,9 @@ __weak int flow_create(const struct tuple *from, struct flow *f, bool v6)
     plan->table = flow_table();
     plan->moves = false;
     result = flow_make(plan, from, f, v6);
-    if (result == FLOW_FULL)
+    if (result == FLOW_CREATED)
+        f->place = plan->place;
+    else if (result == FLOW_FULL)
         flow_event(TW_FLOW_EVENT_FULL);
     else if (result == FLOW_BUSY)
         flow_event(TW_FLOW_EVENT_BUSY);

@@ -10,10 +10,11 @@
 #include "service.h"
 #include "snat.h"
 
-/* What an opener says of a packet beside enum tw_drop. */
+/* What an opener says of a packet beside enum tw_drop. TW_PASS: its flow stands, and is to be found. */
 enum {
     OPEN_PASS = -1, /* it is the host stack's business */
     OPEN_PING = -2, /* it is to be answered, see service_pinged() */
+    OPEN_MADE = -3, /* its flow is new, and has its row in `place` */
 };
 
 /* Makes or mends the rows for a packet that found none, or whose flow's ends have moved (`stale`). */
@@ -63,6 +64,17 @@ inline_always enum tw_drop packet_load(struct __sk_buff *skb, struct packet *p, 
     return parse((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, p, v6);
 }
 
+/* Goes on with a flow that has just been made as if it had been found. A dry run has made none. */
+inline_always int open_made(struct flow *f, struct tw_flow **row, const bool v6)
+{
+    struct tw_flow *made = config.dry ? 0 : flow_row(f->place, v6);
+
+    if (made)
+        f->word = READ_ONCE(made->word);
+    *row = made;
+    return TW_PASS;
+}
+
 /* A packet and its answer may open the flow at once on two CPUs, each in its own direction, and each give way to the
  * other: then both look again. */
 enum { OPEN_TRIES = 3 };
@@ -88,6 +100,8 @@ inline_always int find_or_open(struct __sk_buff *skb, const struct packet *p, st
         if (unlikely(p->kind == KIND_FRAGMENT && result == FLOW_MISSING)) /* a flow begins with a whole packet */
             return TW_DROP_FRAGMENT;
         outcome = open(skb, p, f, result == FLOW_STALE);
+        if (outcome == OPEN_MADE)
+            return open_made(f, row, v6);
         if (outcome == OPEN_PASS)
             step(TW_STEP_DELIVER, TW_STEP_STACK);
         if (outcome || config.dry)
@@ -126,9 +140,10 @@ inline_always enum tw_drop open_service(struct flow *f, struct chosen *chosen, c
 
 /* Makes the rows. The source port changes if the source address does, or if the answers would be another flow's (one
  * client port talking to two services with the same backend) or, for what the host itself sends (`own`), another
- * socket's. `skb` is the context of a tc program for which conntrack is to be asked, or null. */
-inline_always enum tw_drop open_flow(void *ctx, struct __sk_buff *skb, const struct packet *p, struct flow *f,
-                                     const bool own, const bool v6)
+ * socket's. `skb` is the context of a tc program for which conntrack is to be asked, or null. OPEN_MADE, TW_PASS if
+ * another CPU was quicker, or a reason to drop. */
+inline_always int open_flow(void *ctx, struct __sk_buff *skb, const struct packet *p, struct flow *f, const bool own,
+                            const bool v6)
 {
     int result = FLOW_TAKEN;
 
@@ -148,7 +163,7 @@ inline_always enum tw_drop open_flow(void *ctx, struct __sk_buff *skb, const str
     case FLOW_CREATED:
         if (f->service)
             service_count_connection(f->service);
-        return TW_PASS;
+        return OPEN_MADE;
     case FLOW_EXISTS:
         return TW_PASS;
     case FLOW_TAKEN:

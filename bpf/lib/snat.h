@@ -78,7 +78,7 @@ static __noinline bool snat_meets_socket(void *ctx, const struct tuple *t, bool 
  * there before us. */
 inline_always bool snat_adopts(void)
 {
-    return (u32)(bpf_ktime_get_coarse_ns() >> TW_CLOCK_SHIFT) < config.adopt_until;
+    return tick_now() < config.adopt_until;
 }
 
 /* Whether conntrack holds answers to a packet with this tuple for those of a connection that it translates: a former

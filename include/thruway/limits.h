@@ -14,6 +14,7 @@
 struct tw_config {
     __u64 flow_seed;         /* keys the placement of flow rows; must outlive the programs, as the rows do */
     __u64 sock_netns_cookie; /* network namespace whose sockets are translated; 0: every one */
+    __u64 clock;             /* CLOCK_MONOTONIC in nanoseconds is jiffies * jiffy + clock, modulo 2^64 */
     __u32 flow_mask;         /* number of flow buckets per family - 1, without the spill area; a power of two */
     __u32 previous_mask;     /* likewise of the previous table; 0: there is none */
     __u32 previous_window;   /* rows of its spill area that a bucket may use; 0: it has no spill area */
@@ -29,9 +30,9 @@ struct tw_config {
     __u32 icmp;
     __u32 dry;         /* 1 in the copy that traces packets: it writes nothing but what it does (see steps.h) */
     __u32 adopt_until; /* tick, not cut to 16 bits: until then TCP under way is left to the host's stack */
-    __u32 unused;
+    __u32 jiffy;       /* nanoseconds */
 };
-TW_LAYOUT(struct tw_config, 80);
+TW_LAYOUT(struct tw_config, 88);
 
 /* While the flow table changes its size or layout: where new flows are made. Read only by programs that know two
  * tables. */
@@ -45,7 +46,8 @@ struct tw_layout {
     __u32 version; /* TW_LAYOUT_VERSION */
     __u32 phase;   /* enum tw_phase */
     __u64 flow_seed;
-    __u8 programs[24]; /* digest of program code, constants and attach choices; equal means: nothing to load */
+    __u8 programs[16]; /* digest of program code, constants and attach choices; equal means: nothing to load */
+    __u64 clock;       /* as in the constants of these programs */
     __u32 since;       /* tick, not cut to 16 bits, at which programs were first loaded */
     __u32 carries;     /* 0 until the tables are filled and all is attached: until then every new flow is left alone */
 };

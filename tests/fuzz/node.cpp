@@ -132,6 +132,7 @@ void node_setup()
 {
     config = {};
     config.flow_seed = 0x243f6a8885a308d3;
+    config.clock = uint64_t{100} << TW_CLOCK_SHIFT;
     config.flow_mask = flow_buckets - 1;
     config.endpoints_max = endpoints_max;
     config.snat_first = 49152;

@@ -99,6 +99,10 @@ Result<std::unique_ptr<PacketNode>> PacketNode::up(uint32_t flow_rows)
 
 PacketNode::~PacketNode()
 {
+    if (auto netlink = Netlink::open())
+        for (const auto &[name, index] : {std::pair("uplink", uplink_), std::pair("pod", pod_)})
+            if (index > 0)
+                std::ignore = netlink->delete_link(name);
     if (bpffs_.empty())
         return;
     std::error_code error;
@@ -122,7 +126,7 @@ Result<> PacketNode::load(uint32_t flow_rows)
     DatapathOptions options;
     options.bpffs = bpffs_ / "thruway";
     options.sizes.endpoints = endpoints_max;
-    options.sizes.flows = flow_rows;
+    options.sizes.flows = rows_ = flow_rows;
     options.timeouts.adopt = 0; // a node that has long been ours
     auto datapath = Datapath::open(options);
     if (!datapath)

@@ -34,6 +34,7 @@ public:
 
     [[nodiscard]] const Maps &maps() const { return datapath_->maps(); }
     Arrays &arrays() { return arrays_; }
+    [[nodiscard]] uint32_t rows() const { return rows_; }     ///< of the flow table, without the spill area
     [[nodiscard]] unsigned pod() const { return pod_; }       ///< ifindex of the interface of all client pods
     [[nodiscard]] unsigned uplink() const { return uplink_; } ///< likewise
 
@@ -52,6 +53,7 @@ private:
     std::optional<ServiceTables> services_;
     unsigned pod_ = 0;
     unsigned uplink_ = 0;
+    uint32_t rows_ = 0;
 };
 
 } // namespace thruway::bench

@@ -64,6 +64,7 @@ inline_always bool next_packet(void *data, void *end)
     ip->daddr = packet->destination;
     tcp->source = packet->source_port;
     tcp->dest = packet->destination_port;
+    tcp->check = 0; /* which is no sum of a pseudo-header: those XDP leaves to tc */
     ((u8 *)tcp)[13] = walk.tcp_flags;
     return true;
 }

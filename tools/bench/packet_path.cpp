@@ -15,15 +15,18 @@
 #include <linux/ip.h>
 #include <linux/tcp.h>
 #include <random>
+#include <span>
 
 namespace thruway::bench {
 namespace {
 
-constexpr uint32_t rows = 1U << 22; ///< of the flow table: 256 MB of IPv4 rows
+constexpr uint32_t usual_rows = 1U << 18; ///< of the flow table, as it is if nobody configures it
+constexpr uint32_t rows = 1U << 22;       ///< of one for very many flows: 256 MB of IPv4 rows
 constexpr uint32_t list_size = 1U << 21;
 constexpr unsigned rounds = 9;
 constexpr uint32_t repeats = 250'000;  ///< of a run over established flows, at least
 constexpr uint32_t newcomers = 20'000; ///< new flows in a run: too few to change how full the table is
+constexpr uint32_t in_cache = 512;     ///< new flows whose rows stay in the CPU's cache from one round to the next
 constexpr uint32_t few = 128 * 1024;   ///< flows that are in use, where the table holds many more
 
 constexpr uint8_t syn = 0x02;
@@ -237,7 +240,7 @@ Result<> Driver::fill_hashes(const Packets &keys) const
 /// One kind of traffic: what clients send first, and by which programs both directions pass.
 struct Traffic {
     std::string name;
-    std::function<tw_bench_packet(uint32_t)> packet;
+    tw_bench_packet (*packet)(uint32_t);
     Target forth;
     Target back;
 };
@@ -259,8 +262,8 @@ public:
     /// Lookups alone, in our table and in the kernel's.
     Result<> lookups(uint32_t flows, const std::string &when);
 
-    /// First packets of flows that are not there yet; they are taken out again.
-    Result<> fresh(const std::string &when, std::optional<double> goal);
+    /// First packets of so many flows that are not there yet; they are taken out again.
+    Result<> fresh(uint32_t flows, const std::string &when, std::optional<double> goal);
 
     /// Ends all flows.
     void clear();
@@ -312,7 +315,7 @@ Result<> Measurement::pass(const Target &target, const Packets &packets, uint8_t
 
 Result<> Measurement::open(uint32_t flows)
 {
-    constexpr uint32_t step = rows / 16; // half-open flows would give way to each other, if they were many
+    const uint32_t step = node_.rows() / 16; // half-open flows would give way to each other, if they were many
     auto stand = static_cast<uint32_t>(keys(TW_FLOW_ESTABLISHED, false).size());
     while (stand < flows) {
         Packets packets;
@@ -373,13 +376,13 @@ Result<> Measurement::lookups(uint32_t flows, const std::string &when)
     return {};
 }
 
-Result<> Measurement::fresh(const std::string &when, std::optional<double> goal)
+Result<> Measurement::fresh(uint32_t flows, const std::string &when, std::optional<double> goal)
 {
     Packets packets;
-    for (uint32_t i = 0; i < newcomers; i++)
+    for (uint32_t i = 0; i < flows; i++)
         packets.push_back(traffic_.packet(dialled_ + i));
     driver_.list(packets);
-    auto measured = measure(fmt::format("{}, new flow, {}", traffic_.name, when), traffic_.forth, newcomers, syn, goal,
+    auto measured = measure(fmt::format("{}, new flow, {}", traffic_.name, when), traffic_.forth, flows, syn, goal,
                             [this] { forget(TW_FLOW_HALF_OPEN); });
     forget(TW_FLOW_HALF_OPEN);
     return measured;
@@ -406,9 +409,14 @@ struct Level {
     bool by_fill; ///< 128k of these flows are in use
 };
 
-constexpr std::array levels{
+/// In a table of the usual size.
+constexpr std::array usual_levels{
     Level{1, "1 flow", false},
     Level{16 * 1024, "16k flows", false},
+};
+
+/// In a large one.
+constexpr std::array large_levels{
     Level{few, "128k flows", false},
     Level{rows / 8, "128k flows of a table that is 25 % full", true},
     Level{rows / 4, "1M flows", false},
@@ -416,48 +424,26 @@ constexpr std::array levels{
     Level{rows / 8 * 3, "128k flows of a table that is 75 % full", true},
 };
 
-Result<> measure_cluster_ip(Measurement measurement)
+Result<> measure_level(Measurement &measurement, const Level &level, bool lookups)
 {
-    for (const Level &level : levels) {
-        const uint32_t used = level.by_fill ? few : level.flows;
-        const std::string when(level.name);
-        const std::optional<double> goal = level.flows <= few ? std::optional(300.0) : std::nullopt;
-        if (auto opened = measurement.open(level.flows); !opened)
-            return opened;
-        if (auto measured = measurement.established(used, when); !measured)
-            return measured;
+    const uint32_t used = level.by_fill ? few : level.flows;
+    const std::string when(level.name);
+    const std::optional<double> goal = level.flows <= few ? std::optional(300.0) : std::nullopt;
+    if (auto opened = measurement.open(level.flows); !opened)
+        return opened;
+    if (auto measured = measurement.established(used, when); !measured)
+        return measured;
+    if (lookups)
         if (auto measured = measurement.lookups(used, when); !measured)
             return measured;
-        if (auto measured = measurement.fresh(when, goal); !measured)
-            return measured;
-    }
-    measurement.clear();
-    return {};
+    return measurement.fresh(level.flows == 1 ? in_cache : newcomers, when, goal);
 }
 
-/// By how many flows there are, but not by fill: that is the flow table's, whichever the traffic is.
-Result<> measure_by_flows(Measurement measurement)
+/// ClusterIPs have lookups alone and levels of fill measured, too: those are the flow table's, whichever the traffic
+/// is.
+Result<> measure_node(uint32_t table, std::span<const Level> levels, Report &report)
 {
-    for (const Level &level : levels) {
-        if (level.by_fill)
-            continue;
-        const std::string when(level.name);
-        if (auto opened = measurement.open(level.flows); !opened)
-            return opened;
-        if (auto measured = measurement.established(level.flows, when); !measured)
-            return measured;
-        if (auto measured = measurement.fresh(when, {}); !measured)
-            return measured;
-    }
-    measurement.clear();
-    return {};
-}
-
-} // namespace
-
-Result<> measure_packet_path(Report &report)
-{
-    auto node = PacketNode::up(rows);
+    auto node = PacketNode::up(table);
     if (!node)
         return std::unexpected(node.error());
     auto driver = Driver::load(**node);
@@ -471,18 +457,29 @@ Result<> measure_packet_path(Report &report)
             return std::unexpected(program->error());
     const Target pod{from_pod->get(), (*node)->pod(), verdict_redirect};
     const Target net{from_net->get(), (*node)->uplink(), verdict_redirect};
-
-    auto measured =
-        measure_cluster_ip({**node, **driver, {"pod to ClusterIP", PacketNode::to_cluster_ip, pod, net}, report});
-    if (!measured)
-        return measured;
     const Target xdp{xdp_net->get(), (*node)->uplink(), XDP_TX, true};
-    for (const Traffic &traffic : {Traffic{"pod to pod", PacketNode::to_pod, pod, net},
+    for (const Traffic &traffic : {Traffic{"pod to ClusterIP", PacketNode::to_cluster_ip, pod, net},
+                                   {"pod to pod", PacketNode::to_pod, pod, net},
                                    {"NodePort by tc", PacketNode::to_node_port, net, net},
-                                   {"NodePort by XDP", PacketNode::to_node_port, xdp, xdp}})
-        if (auto done = measure_by_flows({**node, **driver, traffic, report}); !done)
-            return done;
+                                   {"NodePort by XDP", PacketNode::to_node_port, xdp, xdp}}) {
+        const bool cluster_ip = traffic.packet == PacketNode::to_cluster_ip;
+        Measurement measurement(**node, **driver, traffic, report);
+        for (const Level &level : levels)
+            if (cluster_ip || !level.by_fill)
+                if (auto measured = measure_level(measurement, level, cluster_ip); !measured)
+                    return measured;
+        measurement.clear();
+    }
     return {};
+}
+
+} // namespace
+
+Result<> measure_packet_path(Report &report)
+{
+    if (auto measured = measure_node(usual_rows, usual_levels, report); !measured)
+        return measured;
+    return measure_node(rows, large_levels, report);
 }
 
 } // namespace thruway::bench

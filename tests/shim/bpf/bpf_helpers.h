@@ -79,6 +79,7 @@ static __always_inline long bpf_loop(__u32 count, int (*step)(__u32, void *), vo
 
 /* Helpers that the programs call, see helpers.c. */
 __u64 bpf_ktime_get_coarse_ns(void);
+__u64 bpf_jiffies64(void);
 void *bpf_cast_to_kern_ctx(void *ctx) __weak;
 __u32 bpf_get_prandom_u32(void);
 long bpf_redirect(__u32 ifindex, __u64 flags);
