@@ -152,10 +152,11 @@ std::vector<ServicePlanner::Wish> ServicePlanner::wishes(const Service &service)
                 wish(address, port.port, TW_FRONTEND_CLUSTER, i);
             if (external(service) && port.node_port)
                 wish(Address::any(family), port.node_port, TW_FRONTEND_NODE_PORT, i);
-            for (const Address &ip : of_family(service.external_ips, family))
-                wish(ip, port.port, TW_FRONTEND_EXTERNAL, i);
+            // An address that is both is the balancer's: source ranges count.
             for (const Address &ip : of_family(service.balancer_ips, family))
                 wish(ip, port.port, TW_FRONTEND_BALANCER, i);
+            for (const Address &ip : of_family(service.external_ips, family))
+                wish(ip, port.port, TW_FRONTEND_EXTERNAL, i);
         }
     }
     if (service.health_port)

@@ -340,7 +340,7 @@ ServicePlan only_plan(ServicePlanner &planner)
 Service balanced(const std::vector<std::string> &ranges)
 {
     Service made = service("web", {"10.96.0.1"}, {port("", 80, 30080)}, ServiceType::load_balancer);
-    made.external_ips = {address("192.0.2.1"), address("fd00::1")};
+    made.external_ips = {address("192.0.2.1"), address("192.0.2.3"), address("fd00::1")};
     made.balancer_ips = {address("192.0.2.2"), address("192.0.2.1"), address("fd00::2")};
     for (const std::string &range : ranges)
         made.source_ranges.push_back(Prefix::parse(range).value());
@@ -368,8 +368,9 @@ TEST_CASE("external IPs and load balancer addresses of the service's families ar
     CHECK(frontends == std::vector<std::pair<std::string, tw_frontend_kind>>{
                            {"10.96.0.1:80/TCP", TW_FRONTEND_CLUSTER},
                            {"0.0.0.0:30080/TCP", TW_FRONTEND_NODE_PORT},
-                           {"192.0.2.1:80/TCP", TW_FRONTEND_EXTERNAL},
                            {"192.0.2.2:80/TCP", TW_FRONTEND_BALANCER},
+                           {"192.0.2.1:80/TCP", TW_FRONTEND_BALANCER}, // both: source ranges count
+                           {"192.0.2.3:80/TCP", TW_FRONTEND_EXTERNAL},
                        });
     CHECK(planner.take_refusals().empty());
 }
