@@ -69,13 +69,14 @@ private:
 class Transfer {
 public:
     Transfer(const BulkOptions &options, Fd socket)
-        : options_(options), socket_(std::move(socket)), outgoing_(options.seed), incoming_(options.seed),
-          buffer_(chunk_size)
+        : options_(options), end_(options.until < 0 ? options.bytes : UINT64_MAX), socket_(std::move(socket)),
+          outgoing_(options.seed), incoming_(options.seed), buffer_(chunk_size)
     {
     }
 
     Result<> run();
     [[nodiscard]] const std::string &name() const { return name_; }
+    [[nodiscard]] uint64_t bytes() const { return incoming_.position(); }
 
 private:
     Result<> send_some();
@@ -84,6 +85,7 @@ private:
     std::string_view strip_greeting(std::string_view bytes);
 
     BulkOptions options_;
+    uint64_t end_; ///< how many bytes in all
     Fd socket_;
     Walk outgoing_;
     Walk incoming_;
@@ -95,13 +97,18 @@ private:
 
 Result<> Transfer::run()
 {
-    while (!greeted_ || incoming_.position() < options_.bytes) {
-        pollfd socket{.fd = socket_.get(), .events = POLLIN, .revents = 0};
-        if (outgoing_.position() < options_.bytes)
-            socket.events |= POLLOUT;
-        if (::poll(&socket, 1, static_cast<int>(options_.patience.count())) == 0)
+    std::array<pollfd, 2> waited{
+        {{.fd = socket_.get(), .events = 0, .revents = 0}, {.fd = options_.until, .events = POLLIN, .revents = 0}}};
+    auto &[socket, until] = waited;
+    while (!greeted_ || incoming_.position() < end_) {
+        socket.events = outgoing_.position() < end_ ? POLLIN | POLLOUT : POLLIN;
+        if (::poll(waited.data(), waited.size(), static_cast<int>(options_.patience.count())) == 0)
             return fail("nothing moved for {} ms: {} bytes sent, {} came back", options_.patience.count(),
                         outgoing_.position(), incoming_.position());
+        if (until.revents) {
+            until.fd = -1;
+            end_ = outgoing_.position() + options_.bytes;
+        }
         if (socket.revents & POLLOUT) {
             if (auto sent = send_some(); !sent)
                 return sent;
@@ -116,7 +123,7 @@ Result<> Transfer::run()
 
 Result<> Transfer::send_some()
 {
-    const auto bytes = outgoing_.next().substr(0, options_.bytes - outgoing_.position());
+    const auto bytes = outgoing_.next().substr(0, end_ - outgoing_.position());
     const auto sent = ::send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0)
         return errno == EAGAIN ? Result<>() : fail("{} after {} bytes", network_reason(errno), outgoing_.position());
@@ -176,7 +183,8 @@ Result<BulkReport> bulk(const BulkOptions &options)
     Transfer transfer(options, std::move(*socket));
     if (auto done = transfer.run(); !done)
         return std::unexpected(done.error());
-    return BulkReport{.name = transfer.name(), .took = std::chrono::steady_clock::now() - begin};
+    return BulkReport{
+        .name = transfer.name(), .bytes = transfer.bytes(), .took = std::chrono::steady_clock::now() - begin};
 }
 
 } // namespace thruway::lab

@@ -13,12 +13,14 @@ namespace thruway::lab {
 struct BulkOptions {
     SocketName target;
     uint64_t bytes = 0;
+    int until = -1; ///< a descriptor: bytes are sent until it has something to read or ends, and only then counted
     uint64_t seed = 1;
     std::chrono::milliseconds patience{10'000}; ///< how long nothing may move
 };
 
 struct BulkReport {
     std::string name; ///< of the echo server
+    uint64_t bytes = 0;
     std::chrono::duration<double> took{};
 };
 

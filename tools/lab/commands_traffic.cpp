@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 namespace thruway::lab {
 namespace {
@@ -139,8 +140,8 @@ int run_bulk(const BulkOptions &options)
         return exit_failed;
     }
     const double seconds = report->took.count();
-    fmt::print("{}: {} bytes there and back unchanged in {:.3f} s, {:.1f} MB/s\n", report->name, options.bytes, seconds,
-               static_cast<double>(options.bytes) / seconds / 1e6);
+    fmt::print("{}: {} bytes there and back unchanged in {:.3f} s, {:.1f} MB/s\n", report->name, report->bytes, seconds,
+               static_cast<double>(report->bytes) / seconds / 1e6);
     return 0;
 }
 
@@ -152,6 +153,9 @@ void add_bulk(CLI::App &app, int &code)
     add_target(*command, *target);
     command->add_option("--bytes", options->bytes, "how many")->required();
     command->add_option("--seed", options->seed, "which ones")->capture_default_str();
+    command->add_flag_callback(
+        "--after-input", [options] { options->until = STDIN_FILENO; },
+        "send until standard input ends, and then as many bytes more");
     command->callback([options, target, &code] {
         options->target = target->name();
         code = run_bulk(*options);
