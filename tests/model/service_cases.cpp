@@ -338,6 +338,8 @@ private:
     /// Mostly nothing depends on the packets before; or only on the same client's.
     void keep_last_packet()
     {
+        if (history_.back().packets.empty()) // it is about one of before
+            return;
         const Packet last = history_.back().packets.back();
         History alone = history_;
         History clients = history_;
@@ -385,17 +387,23 @@ private:
         return dropped;
     }
 
+    /// Of each round, large parts first; the last packet of all has failed.
     bool drop_packets()
     {
         bool dropped = false;
-        for (size_t round = 0; round < history_.size(); round++)
-            for (size_t i = history_[round].packets.size(); i-- > 0;) {
-                if (round + 1 == history_.size() && i + 1 == history_[round].packets.size())
-                    continue;
-                History candidate = history_;
-                candidate[round].packets.erase(candidate[round].packets.begin() + static_cast<ptrdiff_t>(i));
-                dropped |= take_if_fails(std::move(candidate));
-            }
+        for (size_t round = 0; round < history_.size(); round++) {
+            const size_t stays = round + 1 == history_.size() && !history_[round].packets.empty() ? 1 : 0;
+            for (size_t size = history_[round].packets.size() - stays; size > 0; size /= 2)
+                for (size_t at = 0; at + size + stays <= history_[round].packets.size();) {
+                    History candidate = history_;
+                    const auto first = candidate[round].packets.begin() + static_cast<ptrdiff_t>(at);
+                    candidate[round].packets.erase(first, first + static_cast<ptrdiff_t>(size));
+                    if (take_if_fails(std::move(candidate)))
+                        dropped = true;
+                    else
+                        at += size;
+                }
+        }
         return dropped;
     }
 

@@ -277,6 +277,20 @@ bool can_be_dialled(const Cluster &cluster, const Dialled &wanted)
     return false;
 }
 
+/// The port of this name, if anything leads to it.
+std::optional<Dialled> port_of(const Cluster &cluster, const std::string &service, const std::string &name,
+                               const std::string &protocol, bool v6)
+{
+    const auto found = cluster.services.find(service);
+    if (found == cluster.services.end())
+        return std::nullopt;
+    for (const Port &port : found->second.ports)
+        if (const Dialled dialled{&found->second, &port, v6, false, false};
+            port.name == name && port.protocol == protocol && can_be_dialled(cluster, dialled))
+            return dialled;
+    return std::nullopt;
+}
+
 Answer forwarded(const Cluster &cluster, const Dialled &dialled, const Packet &packet)
 {
     using enum Answer::Kind;
@@ -336,19 +350,30 @@ void Model::note(const Packet &packet, const std::optional<Backend> &backend)
         last_.erase(client);
 }
 
+Conversation Model::begin(const Packet &packet, const Backend &backend) const
+{
+    const auto dialled = find(cluster_, packet);
+    return {dialled->service->name, dialled->port->name, packet.protocol, dialled->v6, backend};
+}
+
+bool Model::outlives(const Conversation &conversation) const
+{
+    if (conversation.protocol != "UDP")
+        return true;
+    const auto dialled = port_of(cluster_, conversation.service, conversation.port, "UDP", conversation.v6);
+    if (!dialled)
+        return false;
+    const Candidates all = candidates(cluster_, *dialled);
+    return those(all, [](const Candidate &c) { return c.ready() || c.serving(); }).contains(conversation.backend);
+}
+
 void Model::change(Cluster cluster)
 {
     cluster_ = std::move(cluster);
     std::erase_if(last_, [&](const auto &entry) {
         const auto &[service_name, port_name, protocol, v6, client] = entry.first;
-        const auto service = cluster_.services.find(service_name);
-        if (service == cluster_.services.end() || !service->second.affinity)
-            return true;
-        for (const Port &port : service->second.ports)
-            if (const Dialled dialled{&service->second, &port, v6, false, false};
-                port.name == port_name && port.protocol == protocol)
-                return !can_be_dialled(cluster_, dialled) || !usable(cluster_, dialled).contains(entry.second);
-        return true;
+        const auto dialled = port_of(cluster_, service_name, port_name, protocol, v6);
+        return !dialled || !dialled->service->affinity || !usable(cluster_, *dialled).contains(entry.second);
     });
 }
 

@@ -129,6 +129,13 @@ struct Answer {
     [[nodiscard]] bool masks(const Cluster &cluster, const Packet &packet, const Backend &backend) const;
 };
 
+/// What a conversation that has begun depends on.
+struct Conversation {
+    std::string service, port, protocol;
+    bool v6 = false;
+    Backend backend;
+};
+
 /// A cluster, and which backend each client of a Service with session affinity had last.
 class Model {
 public:
@@ -141,6 +148,12 @@ public:
 
     /// The packet, which was to be forwarded, has been sent to this backend; to none, if nobody can tell which.
     void note(const Packet &packet, const std::optional<Backend> &backend);
+
+    [[nodiscard]] Conversation begin(const Packet &packet, const Backend &backend) const;
+
+    /// Whether it has outlived the last change: all do (rule 34), but for UDP whose backend serves no more, or whose
+    /// Service is gone (rule 35).
+    [[nodiscard]] bool outlives(const Conversation &conversation) const;
 
 private:
     using Client = std::tuple<std::string, std::string, std::string, bool, std::string>; ///< service, port, family, who

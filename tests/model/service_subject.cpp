@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <cerrno>
 #include <cstring>
 #include <sstream>
 #include <stdexcept>
@@ -26,7 +27,6 @@ constexpr const char *node4 = "172.20.0.11";
 constexpr const char *node6 = "fd20::11";
 constexpr uint16_t first_port = 1024;
 constexpr uint16_t last_port = 40'000; ///< below those for SNAT
-constexpr unsigned flows_max = 500;    ///< far from filling the table
 constexpr test::MacBytes host_mac{0x02, 0x7e, 0, 0, 0, 0x01};
 
 bool is_v6(const std::string &address)
@@ -66,6 +66,18 @@ std::string hex(const test::Frame &frame)
 std::string difference(const Outcome &out, const test::Packet &expected)
 {
     return fmt::format("the frame is {}, should be {}", hex(out.frame), hex(test::frame(expected)));
+}
+
+/// Nothing, if the packet has come out with these addresses and ports.
+std::string compare_ends(const Outcome &out, const test::Packet &wanted, const char *what)
+{
+    const Bytes frame = wanted.build();
+    const Backend source = end_of(out.frame.bytes, false);
+    const Backend destination = end_of(out.frame.bytes, true);
+    if (source == end_of(frame, false) && destination == end_of(frame, true))
+        return {};
+    return fmt::format("{} goes from {} to {}, not from {} to {}", what, text(source), text(destination),
+                       text(end_of(frame, false)), text(end_of(frame, true)));
 }
 
 } // namespace
@@ -109,7 +121,10 @@ void Subject::change(const std::vector<Change> &changes)
     for (const std::string &line : world_.services->apply(planner_.take_changes()))
         throw std::runtime_error(line);
     std::ignore = planner_.take_refusals(); // of two Services that want one address
-    forget_flows();
+    for (const tw_purge &purge : world_.services->take_purges())
+        world_.gc->purge(purge);
+    while (world_.gc->hurries())
+        world_.walk_flows();
 }
 
 void Subject::read(const std::string &manifest)
@@ -141,7 +156,6 @@ void Subject::forget_flows()
 {
     std::memset(&world_.arrays.flows4[0], 0, world_.arrays.flows4.size() * sizeof(tw_bucket4));
     std::memset(&world_.arrays.flows6[0], 0, world_.arrays.flows6.size() * sizeof(tw_bucket6));
-    sent_ = 0;
 }
 
 const test::PodSpec *Subject::pod(const std::string &address) const
@@ -152,34 +166,76 @@ const test::PodSpec *Subject::pod(const std::string &address) const
     return nullptr;
 }
 
-/// Each packet begins a flow of its own.
+bool Subject::is_own(const std::string &address) const
+{
+    return std::ranges::find(place_.addresses, address, &Address::text) != place_.addresses.end();
+}
+
 test::Packet Subject::build(const Packet &packet)
 {
-    if (++sent_ > flows_max)
-        forget_flows();
     source_port_ = source_port_ < first_port || source_port_ >= last_port ? first_port : source_port_ + 1;
     if (packet.protocol == "ICMP")
         return test::ping(packet.source, packet.destination, source_port_);
     const std::string source = end(packet.source, source_port_);
     const std::string destination = end(packet.destination, packet.port);
-    if (packet.protocol == "UDP")
-        return test::udp(source, destination);
-    return packet.protocol == "SCTP" ? test::sctp(source, destination) : test::tcp(source, destination);
+    const test::Packet built = packet.protocol == "UDP"    ? test::udp(source, destination)
+                               : packet.protocol == "SCTP" ? test::sctp(source, destination)
+                                                           : test::tcp(source, destination);
+    return packet.from == From::outside ? world_.off_wire(built) : built;
+}
+
+Outcome Subject::run(Hook hook, unsigned ifindex, const test::Packet &packet)
+{
+    return test::World::run(programs_.at(static_cast<size_t>(hook)), ifindex, packet.build());
+}
+
+/// By turns with XDP on the uplink and without.
+Outcome Subject::run_at_uplink(const test::Packet &packet)
+{
+    xdp_turn_ = !xdp_turn_;
+    if (xdp_turn_) {
+        Outcome out = world_.xdp_net(packet);
+        if (out.verdict != test::xdp_pass) {
+            out.verdict = out.verdict == test::xdp_tx ? verdict_redirect : verdict_drop;
+            return out;
+        }
+    }
+    return run(Hook::from_net, world_.uplink.index, packet);
 }
 
 Outcome Subject::send(const Packet &packet, const test::Packet &built)
 {
-    const auto run = [&](Hook hook, unsigned ifindex) {
-        return test::World::run(programs_.at(static_cast<size_t>(hook)), ifindex, built.build());
-    };
     if (packet.from == From::outside)
-        return run(Hook::from_net, world_.uplink.index);
-    if (packet.from == From::host) {
-        const auto &own = place_.addresses;
-        const bool to_itself = std::ranges::find(own, packet.destination, &Address::text) != own.end();
-        return run(Hook::to_net, to_itself ? 1 : world_.uplink.index); // by lo
-    }
-    return run(Hook::from_pod, pod(packet.source)->ifindex);
+        return run_at_uplink(built);
+    if (packet.from == From::host) // to itself by lo
+        return run(Hook::to_net, is_own(packet.destination) ? 1 : world_.uplink.index, built);
+    return run(Hook::from_pod, pod(packet.source)->ifindex, built);
+}
+
+Outcome Subject::send_back(const Flow &flow, const test::Packet &reply)
+{
+    if (const test::PodSpec *backend = pod(flow.backend.address))
+        return run(Hook::from_pod, backend->ifindex, reply);
+    if (is_own(flow.backend.address))
+        return run(Hook::to_net, is_own(reply.destination.text()) ? 1 : world_.uplink.index, reply);
+    return run_at_uplink(world_.off_wire(reply));
+}
+
+std::string Subject::answer(const Flow &flow)
+{
+    const test::Packet reply = flow.arrived.reversed().with_flags(test::syn | test::ack).with_hops(64);
+    const Outcome out = send_back(flow, reply);
+    if (out.verdict == verdict_drop)
+        return "its answer is dropped for " + dropped_for();
+    return compare_ends(out, flow.request.reversed(), "its answer");
+}
+
+std::string Subject::go_on(const Flow &flow)
+{
+    const Outcome out = send(flow.packet, flow.request.with_flags(test::ack));
+    if (out.verdict == verdict_drop)
+        return "its next packet is dropped for " + dropped_for();
+    return compare_ends(out, flow.arrived, "its next packet");
 }
 
 std::string Subject::dropped_for()
@@ -190,7 +246,9 @@ std::string Subject::dropped_for()
     std::vector<tw_count> counts(keys.size() * cpus);
     uint32_t batch = 0;
     auto count = static_cast<uint32_t>(keys.size());
-    bpf_map_lookup_batch(map.fd(), nullptr, &batch, keys.data(), counts.data(), &count, nullptr);
+    if (bpf_map_lookup_batch(map.fd(), nullptr, &batch, keys.data(), counts.data(), &count, nullptr) != 0 &&
+        errno != ENOENT) // that was all
+        throw std::runtime_error("cannot read the drop counters");
     std::vector<uint64_t> now(TW_DROPS);
     for (size_t i = 0; i < count; i++)
         for (size_t cpu = 0; cpu < cpus; cpu++)
@@ -204,14 +262,13 @@ std::string Subject::dropped_for()
     return reasons;
 }
 
-std::string Subject::compare(const Cluster &cluster, const Packet &packet, const Answer &answer,
-                             std::optional<Backend> &to)
+std::string Subject::judge(const Cluster &cluster, const Packet &packet, const Answer &answer,
+                           const test::Packet &built, std::optional<Flow> &flow)
 {
-    const test::Packet built = build(packet);
     const Outcome out = send(packet, built);
     switch (answer.kind) {
     case Answer::Kind::forwarded:
-        return compare_forwarded(cluster, packet, answer, built, out, to);
+        return compare_forwarded(cluster, packet, answer, built, out, flow);
     case Answer::Kind::refused:
         return compare_refused(packet, built, out);
     case Answer::Kind::dropped:
@@ -225,10 +282,7 @@ std::string Subject::compare(const Cluster &cluster, const Packet &packet, const
     case Answer::Kind::stranger:
         if (out.verdict != verdict_next && out.verdict != verdict_redirect)
             return "dropped for " + dropped_for();
-        if (end_of(out.frame.bytes, false) != end_of(built.build(), false) ||
-            end_of(out.frame.bytes, true) != end_of(built.build(), true))
-            return fmt::format("the frame is {}, was {}", hex(out.frame), hex(test::frame(built)));
-        return {};
+        return compare_ends(out, built, "it");
     }
     return {};
 }
@@ -258,7 +312,7 @@ std::string Subject::compare_refused(const Packet &packet, const test::Packet &b
 }
 
 std::string Subject::compare_forwarded(const Cluster &cluster, const Packet &packet, const Answer &answer,
-                                       const test::Packet &built, const Outcome &out, std::optional<Backend> &to)
+                                       const test::Packet &built, const Outcome &out, std::optional<Flow> &flow)
 {
     if (out.verdict == verdict_drop) {
         const std::string reason = dropped_for();
@@ -270,8 +324,6 @@ std::string Subject::compare_forwarded(const Cluster &cluster, const Packet &pac
     const Backend backend = end_of(out.frame.bytes, true);
     if (!answer.backends.contains(backend))
         return fmt::format("sent to {}", text(backend));
-    to = backend;
-
     const bool own = packet.from == From::host;
     test::Packet expected = built.with_destination(test::address(backend.address), static_cast<uint16_t>(backend.port));
     if (answer.masks(cluster, packet, backend)) {
@@ -293,6 +345,7 @@ std::string Subject::compare_forwarded(const Cluster &cluster, const Packet &pac
     }
     if (out.verdict != (stack && !own ? verdict_next : verdict_redirect))
         return fmt::format("verdict {}", out.verdict);
+    flow = Flow{packet, backend, built, expected};
     return out.frame == test::frame(expected) ? "" : difference(out, expected);
 }
 

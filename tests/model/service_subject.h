@@ -14,6 +14,14 @@
 
 namespace thruway::reference {
 
+/// A packet that went to a backend: as it was sent, and as it arrived.
+struct Flow {
+    Packet packet;
+    Backend backend;
+    test::Packet request;
+    test::Packet arrived;
+};
+
 /// What is compared with the model: manifests go through decoder, planner and applier into the maps, packets through
 /// the loaded programs.
 class Subject {
@@ -27,8 +35,24 @@ public:
     void change(const std::vector<Change> &changes);
 
     /// What the packet's fate and the model's answer to it disagree about; empty if nothing. If the packet went to a
-    /// backend that it might go to, says which in `to`.
-    std::string compare(const Cluster &cluster, const Packet &packet, const Answer &answer, std::optional<Backend> &to);
+    /// backend that it might go to, says how in `flow`. Each packet begins a flow of its own.
+    std::string compare(const Cluster &cluster, const Packet &packet, const Answer &answer, std::optional<Flow> &flow)
+    {
+        return judge(cluster, packet, answer, build(packet), flow);
+    }
+    /// The same of a packet that has been sent before.
+    std::string compare_again(const Cluster &cluster, const Flow &before, const Answer &answer,
+                              std::optional<Flow> &flow)
+    {
+        return judge(cluster, before.packet, answer, before.request, flow);
+    }
+
+    /// The backend answers: what is wrong with what the client sees.
+    std::string answer(const Flow &flow);
+    /// The client goes on: it is to come to the same backend, as the same client.
+    std::string go_on(const Flow &flow);
+
+    void forget_flows();
 
     /// How many packets were refused, and how many of those got an answer: errors have a limit in time.
     [[nodiscard]] unsigned refused() const { return refused_; }
@@ -40,15 +64,20 @@ private:
     void read(const std::string &manifest);
     void move_node(const thruway::Node &node);
     [[nodiscard]] test::Packet build(const Packet &packet);
-    [[nodiscard]] test::Outcome send(const Packet &packet, const test::Packet &built);
+    test::Outcome run(Hook hook, unsigned ifindex, const test::Packet &packet);
+    test::Outcome run_at_uplink(const test::Packet &packet);
+    test::Outcome send(const Packet &packet, const test::Packet &built);
+    test::Outcome send_back(const Flow &flow, const test::Packet &reply);
     /// The reason of the drop that has been counted since the last call.
     std::string dropped_for();
+    std::string judge(const Cluster &cluster, const Packet &packet, const Answer &answer, const test::Packet &built,
+                      std::optional<Flow> &flow);
     std::string compare_forwarded(const Cluster &cluster, const Packet &packet, const Answer &answer,
-                                  const test::Packet &built, const test::Outcome &out, std::optional<Backend> &to);
+                                  const test::Packet &built, const test::Outcome &out, std::optional<Flow> &flow);
     static std::string compare_answered(const test::Packet &built, test::Outcome out);
     std::string compare_refused(const Packet &packet, const test::Packet &built, const test::Outcome &out);
     [[nodiscard]] const test::PodSpec *pod(const std::string &address) const;
-    void forget_flows();
+    [[nodiscard]] bool is_own(const std::string &address) const;
 
     test::World world_;
     std::vector<const test::PodSpec *> pods_;
@@ -58,7 +87,7 @@ private:
     Place place_;
     std::vector<uint64_t> drops_;
     uint16_t source_port_ = 0;
-    unsigned sent_ = 0;
+    bool xdp_turn_ = false;
     unsigned refused_ = 0;
     unsigned told_ = 0;
 };
