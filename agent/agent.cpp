@@ -6,6 +6,7 @@
 #include "agent/kube/source.h"
 #include "agent/node/reserved_ports.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <linux/magic.h>
@@ -54,6 +55,14 @@ Result<> make_bpffs_folder(const std::string &path)
     if (!fs::create_directory(path, error) && error)
         return fail_code(error.value(), "bpffs: cannot create {}", path);
     return {};
+}
+
+size_t count_of(const std::vector<Change> &changes, Kind kind)
+{
+    return static_cast<size_t>(std::ranges::count_if(changes, [kind](const Change &change) {
+        const auto *upsert = std::get_if<Upsert>(&change);
+        return kind == (upsert ? static_cast<Kind>(upsert->object.index()) : std::get<Delete>(change).key.kind);
+    }));
 }
 
 } // namespace
@@ -258,18 +267,19 @@ void Agent::on_changes(std::vector<Change> changes)
 {
     if (synced_)
         journal_.note(changes);
-    std::vector<int64_t> triggers;
+    metrics_.queued(count_of(changes, Kind::service), count_of(changes, Kind::endpoint_slice));
+    std::vector<std::pair<Family, int64_t>> triggers;
     for (Change &change : changes) {
         if (const auto *upsert = std::get_if<Upsert>(&change))
             if (const auto *slice = std::get_if<EndpointSlice>(&upsert->object); slice && slice->triggered)
-                triggers.push_back(slice->triggered);
+                triggers.emplace_back(slice->family, slice->triggered);
         take(change);
     }
     if (!synced_) // nothing is touched before everything is known
         return;
     apply();
-    for (const int64_t trigger : triggers)
-        metrics_.programmed(trigger);
+    for (const auto &[family, trigger] : triggers)
+        metrics_.programmed(family, trigger);
     if (auto written = journal_.flush(); !written)
         spdlog::error("{}", written.error().text());
 }
@@ -319,6 +329,7 @@ void Agent::apply()
     apply_services();
     apply_nodes();
     metrics_.synced(std::chrono::steady_clock::now() - start);
+    updated_ = std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1);
 }
 
 void Agent::apply_services()

@@ -42,8 +42,10 @@ public:
     [[nodiscard]] const HostNetwork &host() const { return *host_; }
     [[nodiscard]] Pods &pods() { return *pods_; }
     [[nodiscard]] const Arrays &arrays() const { return arrays_; }
+    /// When changes were last brought into the maps: µs since 1970, 0 never.
+    [[nodiscard]] int64_t updated() const { return updated_; }
     [[nodiscard]] const Source &source() const { return *source_; }
-    [[nodiscard]] const Metrics &metrics() const { return metrics_; }
+    [[nodiscard]] Metrics &metrics() { return metrics_; }
     [[nodiscard]] MetricsSnapshot snapshot() const;
 
 private:
@@ -89,6 +91,7 @@ private:
     HealthPorts health_ports_;
     std::unique_ptr<Source> source_;
     bool synced_ = false;
+    int64_t updated_ = 0;
 };
 
 /// Removes all that an agent with this configuration leaves in the kernel and on disk, and nothing else.

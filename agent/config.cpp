@@ -17,56 +17,86 @@ using nlohmann::json;
 /// Three days: the clock of flow rows goes round in 78 hours, and gc has to see a dead flow before that.
 constexpr uint32_t timeout_max = 259'200;
 
-Setters setters(Config &config)
+/// How a setting is set and, for those who want to see what is in force, read.
+struct Setting {
+    Setter set;
+    std::function<json()> get;
+};
+
+template<typename T>
+Setting of(T &target)
+{
+    return {into(target), [&target] { return json(target); }};
+}
+
+/// One of a few words.
+template<typename Mode>
+Setting of(Mode &target, Result<Mode> (*parse)(const std::string &text), std::string_view (*name)(Mode mode))
+{
+    const auto set = [&target, parse](const json &value) -> Result<> {
+        auto mode = parse(value.get<std::string>());
+        if (!mode)
+            return std::unexpected(mode.error());
+        target = *mode;
+        return {};
+    };
+    return {set, [&target, name] { return json(name(target)); }};
+}
+
+std::map<std::string, Setting> settings(Config &config)
 {
     return {
-        {"node", into(config.node)},
-        {"source", into(config.source)},
-        {"kubeconfig", into(config.kube.kubeconfig)},
-        {"api-server", into(config.kube.servers)},
-        {"uplink", into(config.uplinks)},
-        {"run-dir", into(config.run_dir)},
-        {"bpffs", into(config.bpffs)},
-        {"cgroup", into(config.cgroup)},
-        {"sock",
-         [&config](const json &value) -> Result<> {
-             auto mode = parse_sock_mode(value.get<std::string>());
-             if (!mode)
-                 return std::unexpected(mode.error());
-             config.sock = *mode;
-             return {};
-         }},
-        {"xdp",
-         [&config](const json &value) -> Result<> {
-             auto mode = parse_xdp_mode(value.get<std::string>());
-             if (!mode)
-                 return std::unexpected(mode.error());
-             config.xdp = *mode;
-             return {};
-         }},
-        {"metrics-address", into(config.metrics_address)},
-        {"health-address", into(config.health_address)},
-        {"log-level", into(config.log_level)},
-        {"sizes.services", into(config.sizes.services)},
-        {"sizes.frontends", into(config.sizes.frontends)},
-        {"sizes.backends", into(config.sizes.backends)},
-        {"sizes.slots", into(config.sizes.slots)},
-        {"sizes.endpoints", into(config.sizes.endpoints)},
-        {"sizes.nexthops", into(config.sizes.nexthops)},
-        {"sizes.nodes", into(config.sizes.nodes)},
-        {"sizes.node-addresses", into(config.sizes.node_addresses)},
-        {"sizes.flows", into(config.sizes.flows)},
-        {"timeouts.tcp-established", into(config.timeouts.tcp_established)},
-        {"timeouts.tcp-half-open", into(config.timeouts.tcp_half_open)},
-        {"timeouts.tcp-closing", into(config.timeouts.tcp_closing)},
-        {"timeouts.udp-one-way", into(config.timeouts.udp_one_way)},
-        {"timeouts.udp-two-way", into(config.timeouts.udp_two_way)},
-        {"timeouts.icmp", into(config.timeouts.icmp)},
-        {"timeouts.adopt", into(config.timeouts.adopt)},
+        {"node", of(config.node)},
+        {"source", of(config.source)},
+        {"kubeconfig", of(config.kube.kubeconfig)},
+        {"api-server", of(config.kube.servers)},
+        {"uplink", of(config.uplinks)},
+        {"run-dir", of(config.run_dir)},
+        {"bpffs", of(config.bpffs)},
+        {"cgroup", of(config.cgroup)},
+        {"sock", of(config.sock, &parse_sock_mode, &sock_mode_name)},
+        {"xdp", of(config.xdp, &parse_xdp_mode, &xdp_mode_name)},
+        {"metrics-address", of(config.metrics_address)},
+        {"health-address", of(config.health_address)},
+        {"log-level", of(config.log_level)},
+        {"sizes.services", of(config.sizes.services)},
+        {"sizes.frontends", of(config.sizes.frontends)},
+        {"sizes.backends", of(config.sizes.backends)},
+        {"sizes.slots", of(config.sizes.slots)},
+        {"sizes.endpoints", of(config.sizes.endpoints)},
+        {"sizes.nexthops", of(config.sizes.nexthops)},
+        {"sizes.nodes", of(config.sizes.nodes)},
+        {"sizes.node-addresses", of(config.sizes.node_addresses)},
+        {"sizes.flows", of(config.sizes.flows)},
+        {"timeouts.tcp-established", of(config.timeouts.tcp_established)},
+        {"timeouts.tcp-half-open", of(config.timeouts.tcp_half_open)},
+        {"timeouts.tcp-closing", of(config.timeouts.tcp_closing)},
+        {"timeouts.udp-one-way", of(config.timeouts.udp_one_way)},
+        {"timeouts.udp-two-way", of(config.timeouts.udp_two_way)},
+        {"timeouts.icmp", of(config.timeouts.icmp)},
+        {"timeouts.adopt", of(config.timeouts.adopt)},
     };
 }
 
+Setters setters(Config &config)
+{
+    Setters all;
+    for (auto &[key, setting] : settings(config))
+        all.emplace(key, std::move(setting.set));
+    return all;
+}
+
 } // namespace
+
+json config_json(Config config)
+{
+    json all;
+    for (const auto &[key, setting] : settings(config)) {
+        const auto dot = key.find('.');
+        (dot == std::string::npos ? all[key] : all[key.substr(0, dot)][key.substr(dot + 1)]) = setting.get();
+    }
+    return all;
+}
 
 Result<SockMode> parse_sock_mode(const std::string &text)
 {

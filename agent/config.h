@@ -5,6 +5,7 @@
 #include "agent/datapath/programs.h"
 #include "agent/kube/access.h"
 
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,9 @@ Result<> read_config(const std::string &path, Config &config);
 
 /// Fails with the first setting that cannot be.
 Result<> check_config(const Config &config);
+
+/// All settings by their keys, as a configuration file would have them.
+nlohmann::json config_json(Config config);
 
 Result<SockMode> parse_sock_mode(const std::string &text);
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/api/api.h"
 
+#include "agent/observe/health.h"
+
 #include <chrono>
 #include <cmath>
-#include <ctime>
 #include <nlohmann/json.hpp>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
@@ -23,32 +24,44 @@ HttpResponse failure(int status, const std::string &text)
     return answer({{"error", text}}, status);
 }
 
-std::string utc_now()
+Health health_of(const Agent &agent)
 {
-    const std::time_t now = std::time(nullptr);
-    std::tm parts{};
-    gmtime_r(&now, &parts);
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
-                       parts.tm_hour, parts.tm_min, parts.tm_sec);
+    return {.working = agent.synced(),
+            .updated = agent.updated(),
+            .now = std::chrono::system_clock::now().time_since_epoch() / std::chrono::microseconds(1)};
 }
 
-/// As kube-proxy's, whose keys load balancers and tests look for (pkg/proxy/healthcheck).
-HttpResponse health(bool healthy)
+/// Whether the node may be sent traffic: the maps are what the cluster wants, and the node stays.
+HttpResponse ready(Agent &agent)
 {
-    const std::string now = utc_now();
-    return answer({{"lastUpdated", now}, {"currentTime", now}, {"healthy", healthy}}, healthy ? 200 : 503);
-}
-
-/// Whether the node may be sent traffic: the maps are what the cluster wants.
-HttpResponse ready(const Agent &agent)
-{
-    return health(agent.synced());
+    Health health = health_of(agent);
+    const Node *self = agent.nodes().self();
+    health.eligible = self && !self->leaving;
+    HttpResponse response = health_report(health);
+    agent.metrics().probed(Probe::healthz, response.status);
+    return response;
 }
 
 /// Whether the agent works: its loop has come to answer. One that waits for its source needs no restart.
-HttpResponse alive(const Agent & /*agent*/)
+HttpResponse alive(Agent &agent)
 {
-    return health(true);
+    Health health = health_of(agent);
+    health.working = true;
+    HttpResponse response = health_report(health);
+    agent.metrics().probed(Probe::livez, response.status);
+    return response;
+}
+
+HttpResponse text(std::string body)
+{
+    return {.body = std::move(body), .headers = {{"X-Content-Type-Options", "nosniff"}}};
+}
+
+HttpResponse configz(const Config &config)
+{
+    return {.type = "application/json",
+            .body = json{{"thruway", config_json(config)}}.dump(),
+            .headers = {{"X-Content-Type-Options", "nosniff"}}};
 }
 
 json uplink_xdp(const HostNetwork &host)
@@ -207,11 +220,11 @@ Result<> Api::serve()
 
     const auto ready_now = at_once([this](const HttpRequest &) { return ready(agent_); });
     const auto alive_now = at_once([this](const HttpRequest &) { return alive(agent_); });
-    const auto mode = at_once([](const HttpRequest &) { return HttpResponse{.body = "thruway"}; });
     serve_on(agent_.config().metrics_address,
              {{"GET /metrics", [this](const HttpRequest &, const HttpServer::Reply &reply) { scrape(reply); }},
-              {"GET /healthz", ready_now},
-              {"GET /proxyMode", mode}});
+              {"GET /healthz", at_once([](const HttpRequest &) { return text("ok"); })},
+              {"GET /proxyMode", at_once([](const HttpRequest &) { return text("thruway"); })},
+              {"GET /configz", at_once([this](const HttpRequest &) { return configz(agent_.config()); })}});
     serve_on(agent_.config().health_address, {{"GET /healthz", ready_now}, {"GET /livez", alive_now}});
     return {};
 }

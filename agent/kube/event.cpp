@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/kube/event.h"
 
-#include <ctime>
-#include <fmt/chrono.h>
+#include "agent/kube/time.h"
+
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 namespace thruway {
@@ -23,8 +24,6 @@ std::string event_path(const Event &event)
 
 std::string event_body(const Event &event, const std::string &node, int64_t microseconds)
 {
-    const std::time_t seconds = microseconds / 1'000'000;
-    const std::string time = fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:06}Z", fmt::gmtime(seconds), microseconds % 1'000'000);
     const ObjectKey &about = event.regarding;
     nlohmann::json regarding{{"apiVersion", "v1"}, {"kind", kind_name(about.kind)}, {"name", about.name.name}};
     // "kubectl describe node" looks for a uid that is the name (kubectl pkg/describe), which is what kube-proxy writes.
@@ -36,7 +35,7 @@ std::string event_body(const Event &event, const std::string &node, int64_t micr
         {"apiVersion", "events.k8s.io/v1"},
         {"kind", "Event"},
         {"metadata", {{"name", fmt::format("{}.{:x}", about.name.name, microseconds)}, {"namespace", space_of(event)}}},
-        {"eventTime", time},
+        {"eventTime", time_text(microseconds)},
         {"type", event.warning ? "Warning" : "Normal"},
         {"reason", event.reason},
         {"action", event.action},

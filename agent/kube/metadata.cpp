@@ -61,6 +61,8 @@ Metadata read_metadata(Field &field)
             metadata.version = value.text();
         else if (key == "creationTimestamp")
             metadata.created = read_time(value);
+        else if (key == "deletionTimestamp")
+            metadata.deleted = !value.text().empty();
         else if (key == "labels")
             read_labels(value, metadata);
         else if (key == "annotations")

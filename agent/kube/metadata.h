@@ -15,6 +15,7 @@ struct Metadata {
     std::string_view name;
     std::string_view space;
     int64_t created = 0;        ///< ms since 1970
+    bool deleted = false;       ///< deletionTimestamp: it goes once all that hangs on it has gone
     int64_t triggered = 0;      ///< ms since 1970; annotation endpoints.kubernetes.io/last-change-trigger-time
     std::string_view service;   ///< label kubernetes.io/service-name
     bool foreign_proxy = false; ///< label service.kubernetes.io/service-proxy-name

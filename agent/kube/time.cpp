@@ -3,6 +3,8 @@
 
 #include <charconv>
 #include <chrono>
+#include <ctime>
+#include <fmt/chrono.h>
 
 namespace thruway {
 namespace {
@@ -103,6 +105,12 @@ std::optional<int64_t> parse_time(std::string_view text)
     const auto time =
         sys_days(date) + hours(hour) + minutes(minute) + seconds(second) + milliseconds(fraction) - offset;
     return time.time_since_epoch() / milliseconds(1);
+}
+
+std::string time_text(int64_t microseconds)
+{
+    const std::time_t seconds = microseconds / 1'000'000;
+    return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:06}Z", fmt::gmtime(seconds), microseconds % 1'000'000);
 }
 
 } // namespace thruway

@@ -5,6 +5,7 @@
 #include "agent/observe/drops.h"
 #include "agent/observe/snat.h"
 
+#include <array>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
@@ -199,26 +200,88 @@ void add_objects(std::vector<MetricFamily> &families, const MetricsSnapshot &sna
     families.push_back(std::move(build));
 }
 
+/// Services whose traffic policy is Local and that have endpoints, but none here: what comes to them here is dropped.
+void add_without_local(std::vector<MetricFamily> &families, const MetricsSnapshot &snapshot, const Arrays &arrays)
+{
+    constexpr std::pair<const char *, uint32_t> policies[] = {{"internal", TW_SERVICE_INTERNAL_LOCAL},
+                                                              {"external", TW_SERVICE_EXTERNAL_LOCAL}};
+    MetricFamily made =
+        family("kubeproxy_sync_proxy_rules_no_local_endpoints_total",
+               "Services with traffic policy Local that have endpoints, but none on this node.", MetricType::Gauge);
+    for (const auto &[policy, flag] : policies) {
+        std::array<size_t, 2> count{};
+        for (const auto &[key, id] : snapshot.services) {
+            const tw_service &row = arrays.services[id];
+            if ((row.flags & flag) != 0 && row.local.count == 0 && row.cluster.count != 0)
+                count.at(family_index(key.family))++;
+        }
+        for (const Family each : {Family::ipv4, Family::ipv6})
+            add(made, {{"ip_family", each == Family::ipv4 ? "IPv4" : "IPv6"}, {"traffic_policy", policy}},
+                static_cast<double>(count.at(family_index(each))));
+    }
+    families.push_back(std::move(made));
+}
+
+/// One metric for each family, as kube-proxy has a proxy for each.
+template<typename Builder, typename... Rest>
+auto for_families(prometheus::Registry &registry, Builder builder, const char *name, const char *help,
+                  const Rest &...rest)
+{
+    auto &made = builder.Name(name).Help(help).Register(registry);
+    return std::array{&made.Add({{"ip_family", "IPv4"}}, rest...), &made.Add({{"ip_family", "IPv6"}}, rest...)};
+}
+
+template<typename Builder>
+auto &single(prometheus::Registry &registry, Builder builder, const char *name, const char *help)
+{
+    return builder.Name(name).Help(help).Register(registry).Add({});
+}
+
+/// How probes were answered: by status, both of which are there from the start.
+struct Probes {
+    prometheus::Counter &good;
+    prometheus::Counter &bad;
+
+    Probes(prometheus::Registry &registry, const char *name, const char *help)
+        : Probes(prometheus::BuildCounter().Name(name).Help(help).Register(registry))
+    {
+    }
+    explicit Probes(prometheus::Family<prometheus::Counter> &family)
+        : good(family.Add({{"code", "200"}})), bad(family.Add({{"code", "503"}}))
+    {
+    }
+};
+
 } // namespace
 
 struct Metrics::Instruments {
     prometheus::Registry registry;
-    prometheus::Histogram &sync = prometheus::BuildHistogram()
-                                      .Name("kubeproxy_sync_proxy_rules_duration_seconds")
-                                      .Help("Time to bring a round of changes into the maps.")
-                                      .Register(registry)
-                                      .Add({}, sync_buckets());
-    prometheus::Gauge &last_sync = prometheus::BuildGauge()
-                                       .Name("kubeproxy_sync_proxy_rules_last_timestamp_seconds")
-                                       .Help("When changes were last brought into the maps.")
-                                       .Register(registry)
-                                       .Add({});
-    prometheus::Histogram &programming =
-        prometheus::BuildHistogram()
-            .Name("kubeproxy_network_programming_duration_seconds")
-            .Help("Time from the change of a pod or service to its being in the maps of this node.")
-            .Register(registry)
-            .Add({}, programming_buckets());
+    std::array<prometheus::Histogram *, 2> sync =
+        for_families(registry, prometheus::BuildHistogram(), "kubeproxy_sync_proxy_rules_duration_seconds",
+                     "Time to bring a round of changes into the maps, of both families at once.", sync_buckets());
+    std::array<prometheus::Gauge *, 2> last_sync =
+        for_families(registry, prometheus::BuildGauge(), "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+                     "When changes were last brought into the maps.");
+    std::array<prometheus::Gauge *, 2> last_queued =
+        for_families(registry, prometheus::BuildGauge(), "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
+                     "When a change that is to be brought into the maps was last heard of.");
+    std::array<prometheus::Histogram *, 2> programming = for_families(
+        registry, prometheus::BuildHistogram(), "kubeproxy_network_programming_duration_seconds",
+        "Time from the change of a pod or service to its being in the maps of this node.", programming_buckets());
+    prometheus::Counter &slices =
+        single(registry, prometheus::BuildCounter(), "kubeproxy_sync_proxy_rules_endpoint_changes_total",
+               "Changes of EndpointSlices that the agent has heard of.");
+    prometheus::Gauge &slices_pending =
+        single(registry, prometheus::BuildGauge(), "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
+               "Those that are not in the maps yet.");
+    prometheus::Counter &services =
+        single(registry, prometheus::BuildCounter(), "kubeproxy_sync_proxy_rules_service_changes_total",
+               "Changes of Services that the agent has heard of.");
+    prometheus::Gauge &services_pending =
+        single(registry, prometheus::BuildGauge(), "kubeproxy_sync_proxy_rules_service_changes_pending",
+               "Those that are not in the maps yet.");
+    Probes healthz{registry, "kubeproxy_proxy_healthz_total", "Answers to /healthz."};
+    Probes livez{registry, "kubeproxy_proxy_livez_total", "Answers to /livez."};
     prometheus::Histogram &walk =
         prometheus::BuildHistogram()
             .Name("thruway_gc_slice_duration_seconds")
@@ -239,18 +302,38 @@ Metrics::Metrics() : instruments_(std::make_unique<Instruments>())
 
 Metrics::~Metrics() = default;
 
-void Metrics::synced(std::chrono::nanoseconds took)
+void Metrics::queued(size_t services, size_t slices)
 {
-    instruments_->sync.Observe(std::chrono::duration<double>(took).count());
-    instruments_->last_sync.Set(seconds_since_epoch());
+    for (prometheus::Gauge *last : instruments_->last_queued)
+        last->Set(seconds_since_epoch());
+    instruments_->services.Increment(static_cast<double>(services));
+    instruments_->services_pending.Increment(static_cast<double>(services));
+    instruments_->slices.Increment(static_cast<double>(slices));
+    instruments_->slices_pending.Increment(static_cast<double>(slices));
 }
 
-void Metrics::programmed(int64_t triggered)
+void Metrics::synced(std::chrono::nanoseconds took)
+{
+    for (prometheus::Histogram *sync : instruments_->sync)
+        sync->Observe(std::chrono::duration<double>(took).count());
+    for (prometheus::Gauge *last : instruments_->last_sync)
+        last->Set(seconds_since_epoch());
+    instruments_->services_pending.Set(0);
+    instruments_->slices_pending.Set(0);
+}
+
+void Metrics::programmed(Family family, int64_t triggered)
 {
     const double at = static_cast<double>(triggered) / 1000;
     // What happened before this agent ran says nothing of how quick it is.
     if (at > instruments_->started)
-        instruments_->programming.Observe(std::max(0.0, seconds_since_epoch() - at));
+        instruments_->programming.at(family_index(family))->Observe(std::max(0.0, seconds_since_epoch() - at));
+}
+
+void Metrics::probed(Probe probe, int status)
+{
+    const Probes &probes = probe == Probe::healthz ? instruments_->healthz : instruments_->livez;
+    (status == 200 ? probes.good : probes.bad).Increment();
 }
 
 void Metrics::walked(std::chrono::nanoseconds took)
@@ -267,6 +350,7 @@ std::string Metrics::text(const MetricsSnapshot &snapshot, const Maps &maps, con
 {
     std::vector<MetricFamily> families = instruments_->registry.Collect();
     add_objects(families, snapshot);
+    add_without_local(families, snapshot, arrays);
     add_maps(families, snapshot, maps, arrays);
     add_flows(families, snapshot, maps, arrays);
     add_drops(families, maps);

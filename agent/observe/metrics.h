@@ -29,6 +29,9 @@ struct MetricsSnapshot {
     std::shared_ptr<const FlowArrays> previous;            ///< while the flow table changes its size or layout
 };
 
+/// Who asks how it stands with the agent.
+enum class Probe : uint8_t { healthz, livez };
+
 /// Metrics as Prometheus scrapes them. Names that kube-proxy has too mean what they mean there (pkg/proxy/metrics in
 /// the Kubernetes tree), so that dashboards go on working.
 class Metrics {
@@ -38,11 +41,17 @@ public:
     Metrics &operator=(const Metrics &) = delete;
     ~Metrics();
 
-    /// A round of changes is in the maps.
+    /// Objects of these kinds have changed, and are to be brought into the maps.
+    void queued(size_t services, size_t slices);
+
+    /// All that was queued is in the maps.
     void synced(std::chrono::nanoseconds took);
 
     /// An EndpointSlice's change, triggered at this time (ms since 1970), is in the maps.
-    void programmed(int64_t triggered);
+    void programmed(Family family, int64_t triggered);
+
+    /// A probe was answered with this HTTP status.
+    void probed(Probe probe, int status);
 
     /// A slice of the flow table has been walked.
     void walked(std::chrono::nanoseconds took);

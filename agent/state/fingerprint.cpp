@@ -103,8 +103,8 @@ uint64_t fingerprint(const EndpointSlice &value)
 
 uint64_t fingerprint(const Node &value)
 {
-    const auto &[name, addresses, pod_cidrs, zone] = value;
-    return mix_all(name, addresses, pod_cidrs, zone);
+    const auto &[name, addresses, pod_cidrs, zone, leaving] = value;
+    return mix_all(name, addresses, pod_cidrs, zone, leaving);
 }
 
 uint64_t fingerprint(const Pod &value)

@@ -87,8 +87,8 @@ std::string fields(const EndpointSlice &slice)
 
 std::string fields(const Node &node)
 {
-    return fmt::format("{},{},{}", address_list(node.addresses), prefix_list(node.pod_cidrs),
-                       in_quotes(node.zone.text()));
+    return fmt::format("{},{},{},{}", address_list(node.addresses), prefix_list(node.pod_cidrs),
+                       in_quotes(node.zone.text()), node.leaving);
 }
 
 std::string fields(const Pod &pod)
@@ -227,6 +227,7 @@ private:
         node.addresses = addresses(line_.at(3));
         node.pod_cidrs = prefixes(line_.at(4));
         node.zone = Symbol(text(line_.at(5)));
+        line_.at(6).get_to(node.leaving);
         return node;
     }
 

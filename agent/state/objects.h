@@ -118,7 +118,8 @@ struct Node {
     ObjectName name;
     std::vector<Address> addresses; ///< of type InternalIP, in the object's order: the first of a family is primary
     std::vector<Prefix> pod_cidrs;
-    Symbol zone; ///< label topology.kubernetes.io/zone
+    Symbol zone;          ///< label topology.kubernetes.io/zone
+    bool leaving = false; ///< it is being deleted, or will be by the cluster autoscaler
 
     friend bool operator==(const Node &, const Node &) = default;
 };

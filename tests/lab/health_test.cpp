@@ -113,5 +113,93 @@ TEST_CASE("rule 38: two Services with one health check port: one line, and the o
     });
 }
 
+constexpr const char *health = "172.20.0.11:10256";
+
+/// node1's own object, with more in its metadata and spec.
+void put_node(const Lab &lab, const std::string &metadata, const std::string &taints)
+{
+    const auto file = lab.folder().manifest("node-node1");
+    auto node = nlohmann::json::parse(must(read_file(file)));
+    node["metadata"].update(nlohmann::json::parse(metadata));
+    node["spec"]["taints"] = nlohmann::json::parse(taints);
+    must(lab.put_manifest("node-node1", node.dump()));
+}
+
+TEST_CASE("rule 39: a node that the autoscaler is about to delete, or that is being deleted, is not ready but alive")
+{
+    const Lab lab = thruway_lab({.nodes = 1, .pods = 0});
+    const std::string healthz = fmt::format("{}/healthz", health);
+    const Answer good = get(lab, "client", healthz);
+    CHECK(good.status == "200");
+    CHECK(good.text.contains("\"lastUpdated\":"));
+    CHECK(good.text.contains("\"nodeEligible\":true"));
+    CHECK(get(lab, "client", "[fd20::11]:10256/healthz").status == "200");
+
+    put_node(lab, "{}", R"([{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}])");
+    expect(lab, healthz, "503");
+    CHECK(get(lab, "client", healthz).text.contains("\"nodeEligible\":false"));
+    CHECK(get(lab, "client", fmt::format("{}/livez", health)).status == "200");
+    put_node(lab, "{}", "[]");
+    expect(lab, healthz, "200");
+    put_node(lab, R"({"deletionTimestamp": "2026-03-01T12:30:00Z"})", "[]");
+    expect(lab, healthz, "503");
+}
+
+TEST_CASE("rule 40: operators are told mode, settings and metrics at the node's own address only")
+{
+    const Lab lab = thruway_lab({.nodes = 1, .pods = 0});
+    const auto at = [&](const std::string &path) { return get(lab, "node1", "127.0.0.1:10249" + path); };
+    CHECK(at("/healthz").text.contains("\r\n\r\nok\n"));
+    CHECK(at("/proxyMode").text.contains("\r\n\r\nthruway\n"));
+    const Answer settings = at("/configz");
+    CHECK(settings.text.contains("Content-Type: application/json"));
+    CHECK(settings.text.contains("\"node\":\"node1\""));
+    CHECK(at("/nowhere").status == "404");
+    CHECK(get(lab, "client", "172.20.0.11:10249/metrics").status == "000");
+}
+
+/// What a metric says; empty if it is not there.
+std::string metric(const Lab &lab, const std::string &name)
+{
+    const std::string text = get(lab, "node1", "127.0.0.1:10249/metrics").text;
+    const auto line = text.find("\n" + name + " ");
+    if (line == std::string::npos)
+        return {};
+    const auto value = line + name.size() + 2;
+    return text.substr(value, text.find('\n', value) - value);
+}
+
+TEST_CASE("metrics have kube-proxy's names and meanings")
+{
+    const Lab lab = thruway_lab({.nodes = 2, .pods = 1});
+    const WebService web{.pods = {"pod-2-1"}};
+    must(lab.put_manifest("web", balanced(lab, web)));
+    expect(lab, WebService::node_port(1, Family::ipv4, check_port), "503");
+    CHECK(metric(lab, "kubeproxy_sync_proxy_rules_service_changes_total") == "1");
+    CHECK(metric(lab, "kubeproxy_sync_proxy_rules_service_changes_pending") == "0");
+    CHECK(metric(lab, "kubeproxy_sync_proxy_rules_endpoint_changes_total") == "2");
+    CHECK(metric(lab, "kubeproxy_sync_proxy_rules_endpoint_changes_pending") == "0");
+    for (const char *family : {"IPv4", "IPv6"}) {
+        const auto labelled = [&](const char *name, const char *more = "") {
+            return metric(lab, fmt::format("kubeproxy_{}{{ip_family=\"{}\"{}}}", name, family, more));
+        };
+        CHECK(labelled("sync_proxy_rules_no_local_endpoints_total", ",traffic_policy=\"external\"") == "2");
+        CHECK(labelled("sync_proxy_rules_no_local_endpoints_total", ",traffic_policy=\"internal\"") == "0");
+        const double queued = std::stod(labelled("sync_proxy_rules_last_queued_timestamp_seconds"));
+        const double synced = std::stod(labelled("sync_proxy_rules_last_timestamp_seconds"));
+        CHECK(queued > 0);
+        CHECK(synced >= queued);
+        CHECK(std::stod(labelled("sync_proxy_rules_duration_seconds_count")) >= 2);
+        CHECK_FALSE(labelled("network_programming_duration_seconds_count").empty());
+    }
+    const auto answered = [&](const char *code) {
+        return std::stod(metric(lab, fmt::format("kubeproxy_proxy_healthz_total{{code=\"{}\"}}", code)));
+    };
+    const double before = answered("200");
+    CHECK(get(lab, "client", fmt::format("{}/healthz", health)).status == "200");
+    CHECK(answered("200") == before + 1);
+    CHECK(metric(lab, "kubeproxy_proxy_livez_total{code=\"503\"}") == "0");
+}
+
 } // namespace
 } // namespace thruway::lab

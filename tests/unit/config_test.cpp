@@ -5,6 +5,7 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <cstdlib>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 using namespace thruway;
@@ -49,6 +50,22 @@ TEST_CASE("a configuration file sets what it names and leaves the rest")
     CHECK(config->run_dir == "/run/thruway");
     CHECK(config->sizes.services == Sizes().services);
     CHECK(read(""));
+}
+
+TEST_CASE("settings in force are told as a file would have them, and such a file sets them")
+{
+    auto config = read("node: n1\nsource: file:/etc/x\nuplink: [eth0]\nsock: all\nxdp: off\nsizes: {flows: 4096}\n");
+    REQUIRE(config);
+    const nlohmann::json told = config_json(*config);
+    CHECK(told["sock"] == "all");
+    CHECK(told["xdp"] == "off");
+    CHECK(told["uplink"] == nlohmann::json{"eth0"});
+    CHECK(told["sizes"]["flows"] == 4096);
+    CHECK(told["timeouts"]["adopt"] == Timeouts().adopt);
+    CHECK(told["health-address"] == "0.0.0.0:10256");
+    const auto again = read(told.dump());
+    REQUIRE(again);
+    CHECK(config_json(*again) == told);
 }
 
 TEST_CASE("what a configuration file cannot say is told by its key")

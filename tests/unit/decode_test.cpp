@@ -255,6 +255,20 @@ TEST_CASE("Hints and zones are read, and endpoints with the same hints share the
               .zone == Symbol("east"));
 }
 
+TEST_CASE("rule 39: a Node that is being deleted, or that the cluster autoscaler is about to delete, is leaving")
+{
+    const auto leaving = [](const std::string &metadata, const std::string &taints) {
+        return good<Node>(fmt::format(R"({{"apiVersion": "v1", "kind": "Node", "metadata": {{"name": "n1"{}}},
+                                           "spec": {{"taints": {}}}}})",
+                                      metadata, taints))
+            .leaving;
+    };
+    CHECK_FALSE(leaving("", "null"));
+    CHECK_FALSE(leaving("", R"([{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}])"));
+    CHECK(leaving("", R"([{"key": "a"}, {"key": "ToBeDeletedByClusterAutoscaler", "value": "1700000000"}])"));
+    CHECK(leaving(R"(, "deletionTimestamp": "2026-03-01T12:30:00Z")", "[]"));
+}
+
 TEST_CASE("A singular field stands in for a plural one that is missing")
 {
     CHECK(good<Node>(R"({"apiVersion":"v1","kind":"Node","metadata":{"name":"n"},"spec":{"podCIDR":"10.1.0.0/24"}})")

@@ -55,8 +55,11 @@ EndpointSlice make_slice(const std::string &name)
 
 std::vector<Object> some_objects()
 {
-    Node node{
-        {{}, "n1"}, {Address::parse("172.20.0.11").value()}, {Prefix::parse("10.244.1.0/24").value()}, Symbol("east")};
+    Node node{{{}, "n1"},
+              {Address::parse("172.20.0.11").value()},
+              {Prefix::parse("10.244.1.0/24").value()},
+              Symbol("east"),
+              true};
     Pod pod{{Symbol("default"), "web-1"}, Symbol("n1"), true, false, {Address::parse("10.244.1.2").value()}};
     return {make_service(), make_slice("web-a"), node, pod};
 }
