@@ -70,7 +70,14 @@ size_t count_of(const std::vector<Change> &changes, Kind kind)
 Agent::Agent(Loop &loop, Config config)
     : loop_(&loop), config_(std::move(config)), nodes_(Symbol(config_.node)),
       journal_(config_.run_dir + "/objects", [this](const auto &visit) { walk(visit); }),
-      health_ports_(loop, [this] { return synced_; }, [this](const auto &...what) { refuse_health_port(what...); })
+      health_ports_(
+          loop, [this] { return synced_; }, [this](const auto &...what) { refuse_health_port(what...); }),
+      node_ports_(
+          loop, [this] { return host_->addresses(); },
+          [this](const std::string &line) {
+              spdlog::warn("{}", line);
+              metrics_.node_port_taken();
+          })
 {
 }
 
@@ -336,6 +343,7 @@ void Agent::apply_services()
 {
     ServiceChanges changes = services_.take_changes();
     const auto health_checks = std::move(changes.health_checks);
+    node_ports_.apply(changes);
     for (const std::string &line : service_tables_->apply(std::move(changes)))
         refuse(line);
     health_ports_.apply(health_checks);

@@ -8,6 +8,7 @@
 #include "agent/datapath/grace.h"
 #include "agent/datapath/services.h"
 #include "agent/node/host.h"
+#include "agent/node/node_ports.h"
 #include "agent/node/pods.h"
 #include "agent/observe/health_ports.h"
 #include "agent/observe/metrics.h"
@@ -89,6 +90,7 @@ private:
     Journal journal_;
     Metrics metrics_;
     HealthPorts health_ports_;
+    NodePorts node_ports_;
     std::unique_ptr<Source> source_;
     bool synced_ = false;
     int64_t updated_ = 0;

@@ -288,6 +288,9 @@ struct Metrics::Instruments {
             .Help("Time to walk a slice of the flow table.")
             .Register(registry)
             .Add({}, prometheus::Histogram::BucketBoundaries{0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.1});
+    prometheus::Counter &node_ports_taken =
+        single(registry, prometheus::BuildCounter(), "thruway_node_ports_taken_total",
+               "Node ports at which a process of the node had a socket when they came.");
     prometheus::Counter &refusals = prometheus::BuildCounter()
                                         .Name("thruway_refused_objects_total")
                                         .Help("Objects that were refused, or did not fit into a map.")
@@ -328,6 +331,11 @@ void Metrics::programmed(Family family, int64_t triggered)
     // What happened before this agent ran says nothing of how quick it is.
     if (at > instruments_->started)
         instruments_->programming.at(family_index(family))->Observe(std::max(0.0, seconds_since_epoch() - at));
+}
+
+void Metrics::node_port_taken()
+{
+    instruments_->node_ports_taken.Increment();
 }
 
 void Metrics::probed(Probe probe, int status)

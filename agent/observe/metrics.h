@@ -50,6 +50,9 @@ public:
     /// An EndpointSlice's change, triggered at this time (ms since 1970), is in the maps.
     void programmed(Family family, int64_t triggered);
 
+    /// A node port has come that a process of the node has a socket at.
+    void node_port_taken();
+
     /// A probe was answered with this HTTP status.
     void probed(Probe probe, int status);
 

@@ -201,5 +201,29 @@ TEST_CASE("metrics have kube-proxy's names and meanings")
     CHECK(metric(lab, "kubeproxy_proxy_livez_total{code=\"503\"}") == "0");
 }
 
+TEST_CASE("a node port that a process of the node has is told once, and works all the same")
+{
+    const Lab lab = thruway_lab({.nodes = 2, .pods = 1});
+    const Process other =
+        must(lab.start("node1", {program(), "echo", "--name", "other", "--tcp", "30080", "--udp", "30099"}));
+    eventually("the other one serves",
+               [&] { return ask_from(lab, "node1", "tcp", "127.0.0.1:30080").contains("name"); });
+    const WebService web{.pods = {"pod-2-1"}};
+    put(lab, web);
+    expect_line(lab, "(thruway-lab) has a socket there, which nobody on another machine reaches now\n");
+    CHECK(must(read_file(lab.folder().agent_log("node1")))
+              .contains("Service default/web-1: node port 30080/TCP: process "));
+    CHECK_FALSE(must(read_file(lab.folder().agent_log("node2"))).contains("node port"));
+    CHECK(metric(lab, "thruway_node_ports_taken_total") == "1");
+    for (const Family family : {Family::ipv4, Family::ipv6}) {
+        CHECK(seen(lab, "client", "tcp", WebService::node_port(1, family, 30'080)).name == "pod-2-1");
+        CHECK(seen(lab, "client", "udp", WebService::node_port(1, family, 30'053)).name == "pod-2-1");
+    }
+
+    // An endpoint that changes is no new port.
+    put(lab, {.pods = {"pod-1-1"}});
+    CHECK(metric(lab, "thruway_node_ports_taken_total") == "1");
+}
+
 } // namespace
 } // namespace thruway::lab
