@@ -997,9 +997,10 @@ inline_always void bucket_fetch(struct tw_flow *first, const bool v6)
         (void)READ_ONCE(flow_way(first, way, v6)->word);
 }
 
+/* A bucket begins with its first row. If it is asked for by place, Linux 6.1 takes it for any row of the bucket. */
 inline_always struct tw_flow *flow_first(u32 hash, u32 table, const bool v6)
 {
-    return flow_row(flow_place(hash, 0, table) & ~(TW_FLOW_WAYS - 1), v6);
+    return flow_bucket(flow_place(hash, 0, table), v6);
 }
 
 inline_always int row_insert(struct plan *plan, const bool v6)
