@@ -607,9 +607,10 @@ TEST_CASE("a table of layout version 1 is taken over with its flows", "[reloads]
 TEST_CASE("maps of a newer layout are left alone")
 {
     World world;
-    const PinsGone gone;
-    world.arrays.layout[0].version = TW_LAYOUT_VERSION + 1;
+    uint32_t &version = world.arrays.layout[0].version;
+    version = TW_LAYOUT_VERSION + 1;
     const auto refused = Datapath::open(World::options());
+    version = TW_LAYOUT_VERSION; // the next test takes them over
     REQUIRE_FALSE(refused);
     CHECK(refused.error().text().contains("layout version"));
 }

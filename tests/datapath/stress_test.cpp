@@ -254,7 +254,7 @@ private:
 
 } // namespace
 
-TEST_CASE("packets on several CPUs and gc leave every flow of the loaded programs whole")
+TEST_CASE("packets on several CPUs and gc leave every flow of the loaded programs whole", "[cpus]")
 {
     const Scene &scene = scenes.at(GENERATE(0U, 1U));
     Stress stress(scene);
@@ -270,7 +270,8 @@ TEST_CASE("packets on several CPUs and gc leave every flow of the loaded program
     CHECK(stress.busy() <= stress.packets() / 1000);
 }
 
-TEST_CASE("no packet of a live connection is left to the host while its flow is pointed elsewhere from both sides")
+TEST_CASE("no packet of a live connection is left to the host while its flow is pointed elsewhere from both sides",
+          "[cpus]")
 {
     Stress stress(scenes.at(GENERATE(0U, 1U)));
     stress.meet(std::chrono::seconds(1));

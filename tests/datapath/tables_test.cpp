@@ -241,7 +241,7 @@ TEST_CASE("what a round lets go of is not given out again in that round")
     CHECK(Address(world.arrays.backends[index].address) == address("10.244.2.1"));
 }
 
-TEST_CASE("while backends change, every new connection reaches one of the service, and no other's")
+TEST_CASE("while backends change, every new connection reaches one of the service, and no other's", "[cpus]")
 {
     World world;
     const PodSpec &client = world.pod(2);
