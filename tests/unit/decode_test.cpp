@@ -402,6 +402,8 @@ TEST_CASE("A Service with a bad field is refused by object, field and reason")
         {ports_json(R"([{"port":80,"protocol":"tcp"}])"),
          R"(spec.ports[0].protocol: must be TCP, UDP or SCTP, is "tcp")"},
         {ports_json(R"([{"port":80,"nodePort":70000}])"), "spec.ports[0].nodePort: must be 0 to 65535, is 70000"},
+        {addresses_json(R"("clusterIP":"10.0.0.1","healthCheckNodePort":70000)"),
+         "spec.healthCheckNodePort: must be 0 to 65535, is 70000"},
         {ports_json(R"([{"port":80,"name":80}])"), "spec.ports[0].name: must be a string, is 80"},
         {ports_json(R"([{"port":80,"name":"a"},{"port":81,"name":"a"}])"),
          "spec.ports[1]: has the name and protocol of ports[0]"},

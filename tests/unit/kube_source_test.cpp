@@ -132,6 +132,11 @@ public:
         loop_.post([this] { loop_.stop(); });
     }
 
+    void post(const Event &event)
+    {
+        loop_.post([this, event] { source_.post(event); });
+    }
+
     /// Waits until the agent knows what the server has.
     void wait_for(const FakeApiServer &server)
     {
@@ -268,6 +273,20 @@ struct Pair {
     }
 };
 
+/// The Event that was posted to this namespace.
+Json posted_event(Pair &pair, const std::string &space)
+{
+    std::optional<Json> event;
+    CHECK(pair.watcher->wait([&] {
+        for (const FakeRequest &request : pair.server.requests())
+            if (request.method == "POST" && request.path == "/apis/events.k8s.io/v1/namespaces/" + space + "/events")
+                event = Json::parse(request.body);
+        return event.has_value();
+    }));
+    REQUIRE(event);
+    return *event;
+}
+
 void answer_status(Connection &connection, int code, const std::string &message,
                    const std::vector<std::string> &headers = {})
 {
@@ -313,17 +332,30 @@ TEST_CASE("kube: only what is used is asked for, and of that only what a proxy s
 TEST_CASE("kube: the start is an Event on the Node")
 {
     Pair pair;
-    std::optional<Json> event;
-    CHECK(pair.watcher->wait([&] {
-        for (const FakeRequest &request : pair.server.requests())
-            if (request.method == "POST" && request.path == "/apis/events.k8s.io/v1/namespaces/default/events")
-                event = Json::parse(request.body);
-        return event.has_value();
-    }));
-    REQUIRE(event);
-    CHECK((*event)["reason"] == "Starting");
-    CHECK((*event)["regarding"]["kind"] == "Node");
-    CHECK((*event)["regarding"]["name"] == "node1");
+    const Json event = posted_event(pair, "default");
+    CHECK(event["type"] == "Normal");
+    CHECK(event["reason"] == "Starting");
+    CHECK(event["regarding"]["kind"] == "Node");
+    CHECK(event["regarding"]["name"] == "node1");
+}
+
+TEST_CASE("kube: an Event about a Service is posted to its namespace, one after the other")
+{
+    Pair pair;
+    for (const char *space : {"shop", "mail"})
+        pair.watcher->post({.regarding = {Kind::service, {Symbol(space), "web"}},
+                            .warning = true,
+                            .reason = "FailedToStartServiceHealthcheck",
+                            .action = "Listen",
+                            .note = "the port is taken"});
+    for (const char *space : {"shop", "mail"}) {
+        const Json event = posted_event(pair, space);
+        CHECK(event["type"] == "Warning");
+        CHECK(event["reason"] == "FailedToStartServiceHealthcheck");
+        CHECK(event["metadata"]["namespace"] == space);
+        CHECK(event["regarding"] ==
+              Json{{"apiVersion", "v1"}, {"kind", "Service"}, {"name", "web"}, {"namespace", space}});
+    }
 }
 
 TEST_CASE("kube: a server without watch lists is listed and watched")
