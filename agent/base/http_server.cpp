@@ -3,117 +3,31 @@
 
 #include "agent/base/address.h"
 
-#include <algorithm>
-#include <array>
 #include <charconv>
+#include <microhttpd.h>
 #include <netinet/in.h>
+#include <optional>
 #include <spdlog/spdlog.h>
-#include <string_view>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
 namespace thruway {
 
-/// A client, from one request to the next.
-struct HttpServer::Connection {
-    uint64_t id = 0;
-    Fd socket;
-    std::string input;        // not served yet
-    std::string output;       // not sent yet
-    bool keep = false;        // after the answer
-    bool bodiless = false;    // the answer is to HEAD
-    Loop::Timer deadline = 0; // of the client; none while it waits for us
+/// A request as it comes in, and its answer for as long as that is sent.
+struct HttpServer::Exchange {
+    HttpRequest request;
+    std::optional<HttpResponse> response;
+    bool suspended = false; // the client waits for us
 };
 
 namespace {
 
-/// How long a client may take to send a whole request, or to take in an answer.
-constexpr auto patience = std::chrono::seconds(30);
+/// Seconds that a client may be silent in the middle of a request or an answer, or between two.
+constexpr unsigned patience = 30;
 /// With one more the oldest is closed: who holds many connections and says nothing keeps nobody out.
-constexpr size_t most_connections = 256;
-constexpr size_t longest_head = 16'384;
+constexpr size_t most_clients = 256;
 constexpr size_t longest_body = 1 << 20;
-constexpr std::string_view head_end = "\r\n\r\n";
-
-std::string_view reason_of(int status)
-{
-    switch (status) {
-    case 200:
-        return "OK";
-    case 400:
-        return "Bad Request";
-    case 404:
-        return "Not Found";
-    case 413:
-        return "Content Too Large";
-    case 501:
-        return "Not Implemented";
-    case 503:
-        return "Service Unavailable";
-    default:
-        return status < 500 ? "Error" : "Internal Server Error";
-    }
-}
-
-bool equal_names(std::string_view a, std::string_view b)
-{
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
-    return std::ranges::equal(a, b, {}, lower, lower);
-}
-
-std::string_view trimmed(std::string_view text)
-{
-    const auto first = text.find_first_not_of(" \t");
-    return first == std::string_view::npos ? "" : text.substr(first, text.find_last_not_of(" \t") + 1 - first);
-}
-
-/// The text up to `end`, which is taken off the rest along with it.
-std::string_view take_until(std::string_view &rest, std::string_view end)
-{
-    const auto at = rest.find(end);
-    const std::string_view taken = rest.substr(0, at);
-    rest.remove_prefix(at == std::string_view::npos ? rest.size() : at + end.size());
-    return taken;
-}
-
-/// What stands before the body of a request (RFC 9112).
-struct Head {
-    std::string method;
-    std::string path;
-    size_t length = 0;
-    bool keep = false;
-};
-
-/// Fails with the status that tells the client what is wrong.
-std::expected<Head, int> parse_head(std::string_view text)
-{
-    std::string_view line = take_until(text, "\r\n");
-    Head head;
-    head.method = take_until(line, " ");
-    const std::string_view target = take_until(line, " ");
-    head.path = target.substr(0, target.find('?'));
-    if (head.method.empty() || !head.path.starts_with('/') || !line.starts_with("HTTP/1."))
-        return std::unexpected(400);
-    head.keep = line != "HTTP/1.0";
-    while (!text.empty()) {
-        std::string_view value = take_until(text, "\r\n");
-        const std::string_view name = take_until(value, ":");
-        value = trimmed(value);
-        if (equal_names(name, "connection")) {
-            head.keep = equal_names(value, "keep-alive") || (head.keep && !equal_names(value, "close"));
-        } else if (equal_names(name, "transfer-encoding")) {
-            return std::unexpected(501);
-        } else if (equal_names(name, "content-length")) {
-            const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), head.length);
-            if (error != std::errc{} || end != value.data() + value.size())
-                return std::unexpected(400);
-        }
-    }
-    if (head.length > longest_body)
-        return std::unexpected(413);
-    return head;
-}
 
 struct SocketName {
     sockaddr_storage storage{};
@@ -170,6 +84,26 @@ Result<std::pair<Address, uint16_t>> parse_endpoint(const std::string &text)
     return std::pair(*address, port);
 }
 
+int epoll_of(MHD_Daemon &daemon)
+{
+    return MHD_get_daemon_info(&daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+}
+
+/// `response` must stay until the exchange is completed.
+bool send(MHD_Connection *client, HttpResponse &response)
+{
+    const std::unique_ptr<MHD_Response, decltype(&MHD_destroy_response)> out(
+        MHD_create_response_from_buffer(response.body.size(), response.body.data(), MHD_RESPMEM_PERSISTENT),
+        MHD_destroy_response);
+    if (!out)
+        return false;
+    if (!response.type.empty())
+        MHD_add_response_header(out.get(), MHD_HTTP_HEADER_CONTENT_TYPE, response.type.c_str());
+    for (const auto &[name, value] : response.headers)
+        MHD_add_response_header(out.get(), name.c_str(), value.c_str());
+    return MHD_queue_response(client, static_cast<unsigned>(response.status), out.get()) == MHD_YES;
+}
+
 } // namespace
 
 HttpServer::HttpServer(Loop &loop, Fd listener, Handler handler)
@@ -183,17 +117,61 @@ Result<std::unique_ptr<HttpServer>> HttpServer::serve(Loop &loop, Result<Fd> lis
         return std::unexpected(listener.error());
     std::unique_ptr<HttpServer> server(
         new HttpServer(loop, std::move(*listener), std::move(handler))); // NOLINT(cppcoreguidelines-owning-memory)
-    if (auto watched = loop.watch(server->listener_.get(), [s = server.get()] { s->accept_one(); }); !watched)
-        return std::unexpected(watched.error());
+    if (auto started = server->start(); !started)
+        return std::unexpected(started.error());
     return server;
+}
+
+/// The library is given clients, and no listener: it would spin while the process is out of descriptors.
+Result<> HttpServer::start()
+{
+    const MHD_AccessHandlerCallback received = [](void *self, MHD_Connection *client, const char *path,
+                                                  const char *method, const char *, const char *body, size_t *size,
+                                                  void **) {
+        const std::string_view piece(body, std::exchange(*size, 0));
+        return static_cast<HttpServer *>(self)->take(client, {.method = method, .path = path}, piece) ? MHD_YES
+                                                                                                      : MHD_NO;
+    };
+    const MHD_RequestCompletedCallback completed = [](void *self, MHD_Connection *client, void **,
+                                                      MHD_RequestTerminationCode) {
+        static_cast<HttpServer *>(self)->exchanges_.erase(client);
+    };
+    const MHD_NotifyConnectionCallback changed = [](void *self, MHD_Connection *client, void **,
+                                                    MHD_ConnectionNotificationCode code) {
+        auto &clients = static_cast<HttpServer *>(self)->clients_;
+        const int socket = MHD_get_connection_info(client, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        if (code == MHD_CONNECTION_NOTIFY_STARTED)
+            clients.push_back(socket);
+        else
+            std::erase(clients, socket);
+    };
+    daemon_.reset(MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr,
+                                   nullptr, received, this, MHD_OPTION_CONNECTION_TIMEOUT, patience,
+                                   MHD_OPTION_NOTIFY_COMPLETED, completed, this, MHD_OPTION_NOTIFY_CONNECTION, changed,
+                                   this, MHD_OPTION_END));
+    if (!daemon_)
+        return fail_errno("cannot start an HTTP server");
+    if (auto watched = loop_.watch(epoll_of(*daemon_), [this] { run(); }); !watched)
+        return watched;
+    return loop_.watch(listener_.get(), [this] { accept_one(); });
+}
+
+void HttpServer::Stop::operator()(MHD_Daemon *daemon) const
+{
+    MHD_stop_daemon(daemon);
 }
 
 HttpServer::~HttpServer()
 {
     loop_.forget(listener_.get());
     loop_.cancel(pause_);
-    while (!connections_.empty())
-        close(*connections_.begin()->second);
+    loop_.cancel(next_run_);
+    if (daemon_)
+        loop_.forget(epoll_of(*daemon_));
+    // The library stops only when nobody is suspended.
+    for (auto &[client, exchange] : exchanges_)
+        if (exchange->suspended)
+            MHD_resume_connection(client);
 }
 
 Result<std::unique_ptr<HttpServer>> HttpServer::on_address(Loop &loop, const std::string &address, Handler handler)
@@ -235,7 +213,9 @@ uint16_t HttpServer::port() const
 
 void HttpServer::accept_one()
 {
-    Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    SocketName name{.size = sizeof(name.storage)};
+    auto *const from = reinterpret_cast<sockaddr *>(&name.storage);
+    Fd socket(::accept4(listener_.get(), from, &name.size, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
         if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
             return; // the client has gone
@@ -246,107 +226,71 @@ void HttpServer::accept_one()
         });
         return;
     }
-    if (connections_.size() >= most_connections)
-        close(*connections_.begin()->second);
-    auto connection = std::make_shared<Connection>();
-    connection->id = next_id_++;
-    connection->socket = std::move(socket);
-    Connection &added = *connections_.emplace(connection->id, std::move(connection)).first->second;
-    wait_for(added, Loop::Ready::read);
-}
-
-/// Goes on, once, when the socket is ready.
-void HttpServer::wait_for(Connection &connection, Loop::Ready ready)
-{
-    const auto go_on = [this, &connection, ready] {
-        loop_.forget(connection.socket.get());
-        ready == Loop::Ready::read ? receive(connection) : send(connection);
-    };
-    if (connection.deadline == 0)
-        connection.deadline = loop_.after(patience, [this, &connection] { close(connection); });
-    if (!loop_.watch(connection.socket.get(), go_on, ready))
-        close(connection);
-}
-
-void HttpServer::close(Connection &connection)
-{
-    loop_.cancel(connection.deadline);
-    loop_.forget(connection.socket.get());
-    connections_.erase(connection.id);
-}
-
-void HttpServer::receive(Connection &connection)
-{
-    std::array<char, 16'384> buffer{};
-    const auto got = ::recv(connection.socket.get(), buffer.data(), buffer.size(), 0);
-    if (got < 0 && errno == EAGAIN)
-        return wait_for(connection, Loop::Ready::read);
-    if (got <= 0)
-        return close(connection);
-    connection.input.append(buffer.data(), static_cast<size_t>(got));
-    serve_input(connection);
-}
-
-void HttpServer::serve_input(Connection &connection)
-{
-    const auto size = connection.input.find(head_end);
-    if (size == std::string::npos && connection.input.size() <= longest_head)
-        return wait_for(connection, Loop::Ready::read);
-    const auto head = size <= longest_head ? parse_head(std::string_view(connection.input).substr(0, size))
-                                           : std::expected<Head, int>(std::unexpected(400));
-    if (!head) {
-        connection.keep = false;
-        return answer(connection, {.status = head.error()});
+    if (clients_.size() >= most_clients) {
+        ::shutdown(clients_.front(), SHUT_RDWR);
+        clients_.pop_front();
     }
-    const size_t begin = size + head_end.size();
-    if (connection.input.size() - begin < head->length)
-        return wait_for(connection, Loop::Ready::read);
+    MHD_add_connection(daemon_.get(), socket.release(), from, name.size); // which closes it if it fails
+}
 
-    loop_.cancel(std::exchange(connection.deadline, 0));
-    // A client that sends more before it has the answer is told to do so on another connection (RFC 9112
-    // section 9.3.2).
-    connection.keep = head->keep && connection.input.size() == begin + head->length;
-    connection.bodiless = head->method == "HEAD";
-    const HttpRequest request{.method = connection.bodiless ? "GET" : head->method,
-                              .path = head->path,
-                              .body = connection.input.substr(begin, head->length)};
-    connection.input.clear();
-    handler_(request, [this, id = std::weak_ptr(connections_.at(connection.id))](const HttpResponse &response) {
-        if (const auto still_there = id.lock())
-            answer(*still_there, response);
+/// Does what there is to do, and comes back when there is more, or a client's time is over.
+void HttpServer::run()
+{
+    loop_.cancel(std::exchange(next_run_, 0));
+    MHD_run(daemon_.get());
+    unsigned long long milliseconds = 0;
+    if (next_run_ == 0 && MHD_get_timeout(daemon_.get(), &milliseconds) == MHD_YES)
+        run_after(std::chrono::milliseconds(milliseconds));
+}
+
+void HttpServer::run_after(std::chrono::milliseconds delay)
+{
+    loop_.cancel(next_run_);
+    next_run_ = loop_.after(delay, [this] { run(); });
+}
+
+/// Called with the head alone, then with each piece of the body, then with nothing, and with nothing again when a
+/// suspended exchange goes on. False closes the connection.
+bool HttpServer::take(MHD_Connection *client, HttpRequest head, std::string_view body)
+{
+    const auto [entry, added] = exchanges_.try_emplace(client);
+    auto &exchange = entry->second;
+    if (added) {
+        exchange = std::make_shared<Exchange>(std::move(head));
+        return true;
+    }
+    if (!body.empty()) {
+        // What is too much is taken, too, so that the client comes to read the answer.
+        exchange->request.body.append(body.substr(0, longest_body + 1 - exchange->request.body.size()));
+        return true;
+    }
+    if (!exchange->response)
+        ask_handler(client, exchange);
+    return exchange->suspended || send(client, *exchange->response);
+}
+
+void HttpServer::ask_handler(MHD_Connection *client, const std::shared_ptr<Exchange> &exchange)
+{
+    if (exchange->request.body.size() > longest_body) {
+        exchange->response = {.status = MHD_HTTP_CONTENT_TOO_LARGE};
+        return;
+    }
+    if (exchange->request.method == MHD_HTTP_METHOD_HEAD) // the library keeps the body
+        exchange->request.method = MHD_HTTP_METHOD_GET;
+    handler_(exchange->request, [this, client, id = std::weak_ptr(exchange)](HttpResponse response) {
+        const auto waiting = id.lock();
+        if (!waiting)
+            return;
+        waiting->response = std::move(response);
+        if (std::exchange(waiting->suspended, false)) {
+            MHD_resume_connection(client);
+            run_after(std::chrono::milliseconds(0)); // not now: this may be called by what run() calls
+        }
     });
-}
-
-void HttpServer::answer(Connection &connection, const HttpResponse &response)
-{
-    auto out = std::back_inserter(connection.output);
-    fmt::format_to(out, "HTTP/1.1 {} {}\r\nContent-Length: {}\r\n", response.status, reason_of(response.status),
-                   response.body.size());
-    if (!response.type.empty())
-        fmt::format_to(out, "Content-Type: {}\r\n", response.type);
-    for (const auto &[name, value] : response.headers)
-        fmt::format_to(out, "{}: {}\r\n", name, value);
-    fmt::format_to(out, "Connection: {}\r\n\r\n", connection.keep ? "keep-alive" : "close");
-    if (!connection.bodiless)
-        connection.output += response.body;
-    send(connection);
-}
-
-void HttpServer::send(Connection &connection)
-{
-    while (!connection.output.empty()) {
-        const auto sent =
-            ::send(connection.socket.get(), connection.output.data(), connection.output.size(), MSG_NOSIGNAL);
-        if (sent < 0 && errno == EAGAIN)
-            return wait_for(connection, Loop::Ready::write);
-        if (sent < 0)
-            return close(connection);
-        connection.output.erase(0, static_cast<size_t>(sent));
+    if (!exchange->response) {
+        exchange->suspended = true;
+        MHD_suspend_connection(client);
     }
-    if (!connection.keep)
-        return close(connection);
-    loop_.cancel(std::exchange(connection.deadline, 0));
-    wait_for(connection, Loop::Ready::read);
 }
 
 PatientServer::PatientServer(Loop &loop, std::string address, HttpServer::Handler handler,

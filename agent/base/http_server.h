@@ -6,15 +6,21 @@
 #include "agent/base/http.h"
 #include "agent/base/loop.h"
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <unordered_map>
+
+struct MHD_Connection;
+struct MHD_Daemon;
 
 namespace thruway {
 
-/// Serves HTTP/1.1 at one address, in a loop: no thread waits for a client, so there may be a thousand servers and
-/// clients that are slow or say nothing, and the loop's state needs no lock.
+/// Serves HTTP/1.1 at one address by libmicrohttpd, in a loop: no thread waits for a client, so there may be a thousand
+/// servers and clients that are slow or say nothing, and the loop's state needs no lock.
 class HttpServer {
 public:
     /// Gives the answer, once. May be called later, in the loop; does nothing if the client has gone by then.
@@ -36,25 +42,29 @@ public:
     [[nodiscard]] uint16_t port() const;
 
 private:
-    struct Connection;
+    struct Exchange;
+    struct Stop {
+        void operator()(MHD_Daemon *daemon) const;
+    };
 
     HttpServer(Loop &loop, Fd listener, Handler handler);
     static Result<std::unique_ptr<HttpServer>> serve(Loop &loop, Result<Fd> listener, Handler handler);
 
+    Result<> start();
     void accept_one();
-    void receive(Connection &connection);
-    void serve_input(Connection &connection);
-    void answer(Connection &connection, const HttpResponse &response);
-    void send(Connection &connection);
-    void wait_for(Connection &connection, Loop::Ready ready);
-    void close(Connection &connection);
+    void run();
+    void run_after(std::chrono::milliseconds delay);
+    bool take(MHD_Connection *client, HttpRequest head, std::string_view body);
+    void ask_handler(MHD_Connection *client, const std::shared_ptr<Exchange> &exchange);
 
     Loop &loop_;
     Fd listener_;
     Handler handler_;
-    Loop::Timer pause_ = 0;                                       // out of descriptors: accepts nobody for now
-    std::map<uint64_t, std::shared_ptr<Connection>> connections_; // the oldest first
-    uint64_t next_id_ = 1;
+    Loop::Timer pause_ = 0; // out of descriptors: accepts nobody for now
+    Loop::Timer next_run_ = 0;
+    std::deque<int> clients_; // the oldest first
+    std::unordered_map<MHD_Connection *, std::shared_ptr<Exchange>> exchanges_;
+    std::unique_ptr<MHD_Daemon, Stop> daemon_; // goes first: what it ends it tells the members above
 };
 
 /// A server at an address that may be taken: what is in the way is told once, and tried again every five seconds.
