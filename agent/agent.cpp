@@ -5,6 +5,7 @@
 #include "agent/file/source.h"
 #include "agent/kube/source.h"
 #include "agent/node/reserved_ports.h"
+#include "agent/node/sockets.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -73,7 +74,7 @@ Agent::Agent(Loop &loop, Config config)
       health_ports_(
           loop, [this] { return synced_; }, [this](const auto &...what) { refuse_health_port(what...); }),
       node_ports_(
-          loop, [this] { return host_->addresses(); },
+          loop, [this] { return host_->node_port_addresses(); },
           [this](const std::string &line) {
               spdlog::warn("{}", line);
               metrics_.node_port_taken();
@@ -123,6 +124,7 @@ Result<> Agent::open_datapath()
     auto datapath = Datapath::open({.bpffs = config_.bpffs,
                                     .cgroup = config_.cgroup,
                                     .sock = config_.sock,
+                                    .localhost_node_ports = config_.localhost_node_ports,
                                     .sizes = config_.sizes,
                                     .timeouts = config_.timeouts});
     if (!datapath)
@@ -153,7 +155,10 @@ Result<> Agent::open_datapath()
 
 Result<> Agent::open_network()
 {
-    auto host = HostNetwork::open(*loop_, datapath_, *nexthops_, config_.uplinks, config_.xdp);
+    auto host = HostNetwork::open(*loop_, datapath_, *nexthops_,
+                                  {.uplinks = config_.uplinks,
+                                   .xdp = config_.xdp,
+                                   .node_ports = *NodePortAddresses::parse(config_.node_port_addresses)});
     if (!host)
         return std::unexpected(host.error());
     host_ = std::move(*host);
@@ -349,8 +354,21 @@ void Agent::apply_services()
     health_ports_.apply(health_checks);
     for (const std::string &line : services_.take_refusals())
         refuse(line);
-    for (const tw_purge &purge : service_tables_->take_purges())
+    end_flows(service_tables_->take_purges());
+}
+
+/// Of UDP to backends that do not serve any more.
+void Agent::end_flows(const std::vector<tw_purge> &lost)
+{
+    for (const tw_purge &purge : lost)
         gc_->purge(purge);
+    if (lost.empty() || config_.sock == SockMode::off)
+        return;
+    auto ended = end_lost_sockets(datapath_, lost);
+    if (!ended)
+        spdlog::error("UDP sockets stay connected to what is gone: {}", ended.error().text());
+    else if (*ended > 0)
+        spdlog::info("{} UDP sockets of this node were connected to what is gone, and are ended", *ended);
 }
 
 void Agent::apply_nodes()

@@ -62,6 +62,7 @@ private:
     bool update_place();
     void apply();
     void apply_services();
+    void end_flows(const std::vector<tw_purge> &lost);
     void apply_nodes();
     Result<> attach_sockets();
     void use_current_table();

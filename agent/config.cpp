@@ -4,6 +4,7 @@
 #include "agent/base/file.h"
 #include "agent/base/yaml.h"
 #include "agent/kube_proxy_config.h"
+#include "agent/node/node_port_addresses.h"
 #include "agent/settings.h"
 
 #include <bit>
@@ -56,6 +57,8 @@ std::map<std::string, Setting> settings(Config &config)
         {"cgroup", of(config.cgroup)},
         {"sock", of(config.sock, &parse_sock_mode, &sock_mode_name)},
         {"xdp", of(config.xdp, &parse_xdp_mode, &xdp_mode_name)},
+        {"node-port-addresses", of(config.node_port_addresses)},
+        {"localhost-node-ports", of(config.localhost_node_ports)},
         {"metrics-address", of(config.metrics_address)},
         {"health-address", of(config.health_address)},
         {"log-level", of(config.log_level)},
@@ -130,6 +133,8 @@ Result<> check_config(const Config &config)
         return fail("node: the name of this node is needed (--node)");
     if (config.source != "kube" && (!config.source.starts_with("file:") || config.source.size() == 5))
         return fail("source: must be kube or file:DIR, is \"{}\"", config.source);
+    if (auto meant = NodePortAddresses::parse(config.node_port_addresses); !meant)
+        return fail_within("node-port-addresses", meant.error());
     for (const std::string &server : config.kube.servers)
         if (!server.starts_with("https://") && !server.starts_with("http://"))
             return fail("api-server: must begin with https://, is \"{}\"", server);

@@ -22,6 +22,8 @@ struct Config {
     std::string cgroup; ///< empty: the root of the cgroup2 hierarchy
     SockMode sock = SockMode::host;
     XdpMode xdp = XdpMode::automatic;
+    std::vector<std::string> node_port_addresses; ///< see NodePortAddresses
+    bool localhost_node_ports = false;
     std::string metrics_address = "127.0.0.1:10249";
     std::string health_address = "0.0.0.0:10256";
     std::string log_level = "info";

@@ -33,7 +33,6 @@ constexpr std::array not_honoured{
     "detectLocalMode",
     "enableProfiling",
     "featureGates",
-    "iptables.localhostNodePorts",
     "iptables.masqueradeAll",
     "iptables.masqueradeBit",
     "iptables.minSyncPeriod",
@@ -56,7 +55,6 @@ constexpr std::array not_honoured{
     "nftables.masqueradeBit",
     "nftables.minSyncPeriod",
     "nftables.syncPeriod",
-    "nodePortAddresses",
     "oomScoreAdj",
     "portRange",
     "showHiddenMetricsForVersion",
@@ -133,6 +131,17 @@ Setters setters(Config &config)
         {"hostnameOverride", text_into(config.node)},
         {"healthzBindAddress", text_into(config.health_address)},
         {"metricsBindAddress", text_into(config.metrics_address)},
+        {"nodePortAddresses",
+         [&config](const json &value) -> Result<> {
+             if (says_something(value))
+                 value.get_to(config.node_port_addresses);
+             return {};
+         }},
+        {"iptables.localhostNodePorts",
+         [&config](const json &value) -> Result<> {
+             config.localhost_node_ports = value.is_boolean() && value.get<bool>();
+             return {};
+         }},
         {"conntrack.tcpEstablishedTimeout", seconds_into(config.timeouts.tcp_established)},
         {"conntrack.udpTimeout", seconds_into(config.timeouts.udp_one_way)},
         {"conntrack.udpStreamTimeout", seconds_into(config.timeouts.udp_two_way)},

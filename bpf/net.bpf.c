@@ -137,7 +137,7 @@ inline_always int to_net_open(struct __sk_buff *skb, const struct packet *p, str
     if (!address_find(&node_addresses, &p->tuple.source))
         return OPEN_PASS;
     if (!service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen))
-        return service_pinged(p) ? OPEN_PING : OPEN_PASS;
+        return service_pinged(p) ? OPEN_PING : service_missed(p) ? TW_DROP_NO_SERVICE : OPEN_PASS;
     if (!packet_opens(p))
         return open_unknown(p);
     reason = open_service(f, &chosen, &p->tuple.source, false);

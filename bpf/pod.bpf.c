@@ -56,6 +56,8 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
             return reason;
     } else if (service_pinged(p)) {
         return OPEN_PING;
+    } else if (service_missed(p)) {
+        return TW_DROP_NO_SERVICE;
     } else if (open_adopts(p)) {
         return OPEN_PASS;
     }

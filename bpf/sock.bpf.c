@@ -10,11 +10,17 @@
 
 enum { SOCK_REFUSE = 0, SOCK_ALLOW = 1, ECONNREFUSED_ = 111 };
 
+/* True for a socket of the node itself, and not of a pod. */
+inline_always bool sock_of_node(struct bpf_sock_addr *ctx)
+{
+    return bpf_get_netns_cookie(ctx) == config.netns_cookie;
+}
+
 inline_always bool sock_is_ours(struct bpf_sock_addr *ctx)
 {
     if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
         return false;
-    return !config.sock_netns_cookie || bpf_get_netns_cookie(ctx) == config.sock_netns_cookie;
+    return config.sock_all || sock_of_node(ctx);
 }
 
 inline_always void sock_get(struct bpf_sock_addr *ctx, struct tw_end *end, const bool v6)
@@ -55,6 +61,30 @@ inline_always void sock_name(struct bpf_sock_addr *ctx, struct tw_address *name)
 inline_always bool end_equal(const struct tw_end *a, const struct tw_end *b)
 {
     return a->port == b->port && address_equal(&a->address, &b->address);
+}
+
+/* True for loopback addresses, and the unspecified one, which a socket that dials it takes for them. */
+inline_always bool address_is_loopback(const struct tw_address *address)
+{
+    u32 last = bpf_ntohl(address->word[3]);
+
+    if (address_is4(address))
+        return !last || last >> 24 == 127;
+    return !address->word[0] && !address->word[1] && !address->word[2] && last <= 1;
+}
+
+/* The service that a socket dials. By configuration NodePorts are on the node's loopback, too. For the node's sockets
+ * only: a pod has a loopback of its own, and packets from elsewhere that claim to be for it are nobody's. */
+inline_always bool sock_find(struct bpf_sock_addr *ctx, const struct tw_end *end, struct chosen *chosen)
+{
+    struct tw_address address = end->address;
+
+    if (address_is_loopback(&address)) {
+        if (!config.localhost_node_ports || !sock_of_node(ctx))
+            return false;
+        address = address_is4(&address) ? address_from4(0) : (struct tw_address){};
+    }
+    return service_find(&address, end->port, ctx->protocol, chosen);
 }
 
 /* The backend that this socket already talks to behind this frontend, if it still serves: datagrams of one socket stay
@@ -99,7 +129,9 @@ inline_always int sock_out(struct bpf_sock_addr *ctx, bool sticky, const bool v6
     if (!sock_is_ours(ctx))
         return SOCK_ALLOW;
     sock_get(ctx, &made.frontend, v6);
-    if (!service_find(&made.frontend.address, made.frontend.port, ctx->protocol, &chosen))
+    if (!sock_find(ctx, &made.frontend, &chosen))
+        return SOCK_ALLOW;
+    if (!sticky && ctx->protocol == IPPROTO_UDP && !sock_of_node(ctx)) /* its packets can be led elsewhere, it cannot */
         return SOCK_ALLOW;
     if (ctx->sk)
         socket = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -122,6 +154,7 @@ inline_always int sock_out(struct bpf_sock_addr *ctx, bool sticky, const bool v6
         return SOCK_ALLOW;
     made.backend.address = backend->address;
     made.backend.port = backend->port;
+    made.service = chosen.service;
     if (socket)
         sock_remember(socket, &made);
     sock_set(ctx, &made.backend, v6);

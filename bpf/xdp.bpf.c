@@ -108,7 +108,7 @@ inline_always int xdp_flow(struct xdp_md *ctx, const struct packet *p, struct fl
         if (outcome == OPEN_MADE)
             return open_made(f, row, v6);
         if (outcome)
-            return outcome < 0 || outcome == TW_DROP_NO_BACKEND ? OPEN_PASS : outcome;
+            return outcome < 0 || refuses(outcome) ? OPEN_PASS : outcome;
     }
     return OPEN_PASS;
 }

@@ -3,7 +3,7 @@
 
 namespace thruway {
 
-const std::array<Maps::Member, 25> Maps::members{{
+const std::array<Maps::Member, 26> Maps::members{{
     {"layout", &Maps::layout},       {"frontends", &Maps::frontends},
     {"vips", &Maps::vips},           {"services", &Maps::services},
     {"slots", &Maps::slots},         {"backends", &Maps::backends},
@@ -16,7 +16,7 @@ const std::array<Maps::Member, 25> Maps::members{{
     {"purges", &Maps::purges},       {"flow_events", &Maps::flow_events},
     {"fragments", &Maps::fragments}, {"drops", &Maps::drops},
     {"snat", &Maps::snat},           {"source_ranges", &Maps::source_ranges},
-    {"affinity", &Maps::affinity},
+    {"affinity", &Maps::affinity},   {"node_port_addresses", &Maps::node_port_addresses},
 }};
 
 Result<Maps> Maps::open(const std::string &folder)

@@ -51,6 +51,7 @@ struct Maps {
     Map sockets;
     Map endpoints;
     Map node_addresses;
+    Map node_port_addresses;
     Map addresses;
     Map nodes;
     Map gateways;
@@ -69,7 +70,7 @@ struct Maps {
         std::string_view name;
         Map Maps::*map;
     };
-    static const std::array<Member, 25> members;
+    static const std::array<Member, 26> members;
 
     /// The flow table before, while its size or layout changes (see flow_tables.h); otherwise not there.
     Map previous4;

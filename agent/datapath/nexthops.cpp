@@ -60,6 +60,8 @@ Result<> NextHopTables::read_maps()
             node_addresses_.emplace(address, index);
             adopt_address(index);
         }),
+        maps_->node_port_addresses.each<tw_address, uint32_t>(
+            [&](const tw_address &address, uint32_t) { node_port_addresses_.emplace(address); }),
     };
     for (const auto &walk : walks)
         if (!walk)
@@ -364,6 +366,24 @@ Result<> NextHopTables::set_node_addresses(const std::vector<Address> &addresses
             return fail_within(fmt::format("node address {}", address.text()), inserted.error());
         }
         node_addresses_.emplace(address, *index);
+    }
+    return {};
+}
+
+Result<> NextHopTables::set_node_port_addresses(const std::vector<Address> &addresses)
+{
+    std::erase_if(node_port_addresses_, [&](const Address &address) {
+        if (std::ranges::find(addresses, address) != addresses.end())
+            return false;
+        std::ignore = maps_->node_port_addresses.erase(address.raw());
+        return true;
+    });
+    for (const Address &address : addresses) {
+        if (node_port_addresses_.contains(address))
+            continue;
+        if (auto inserted = maps_->node_port_addresses.insert(address.raw(), uint32_t{0}); !inserted)
+            return fail_within(fmt::format("NodePorts on {}", address.text()), inserted.error());
+        node_port_addresses_.insert(address);
     }
     return {};
 }

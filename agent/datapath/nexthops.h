@@ -63,6 +63,9 @@ public:
     /// The addresses of this node.
     Result<> set_node_addresses(const std::vector<Address> &addresses);
 
+    /// Addresses on which NodePorts are valid, in the place of those before.
+    Result<> set_node_port_addresses(const std::vector<Address> &addresses);
+
     /// Removes all of the run before that has not been set since adopt().
     void sweep();
 
@@ -121,6 +124,7 @@ private:
     std::unordered_map<Address, uint32_t> addresses_;
     std::vector<uint32_t> address_references_;
     std::unordered_map<Address, uint32_t> node_addresses_;
+    std::unordered_set<Address> node_port_addresses_;
     std::deque<Resting> resting_;
 };
 

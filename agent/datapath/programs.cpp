@@ -61,7 +61,9 @@ Result<tw_config> make_config(const DatapathOptions &options, const tw_layout &l
     config.flow_seed = layout.flow_seed;
     config.clock = layout.clock;
     config.jiffy = jiffy();
-    config.sock_netns_cookie = options.sock == SockMode::all ? 0 : *cookie;
+    config.netns_cookie = *cookie;
+    config.sock_all = options.sock == SockMode::all;
+    config.localhost_node_ports = options.localhost_node_ports;
     config.flow_mask = std::bit_floor(buckets) - 1; // behind them lies the spill area
     if (previous > 0) {
         config.previous_mask = std::bit_floor(previous) - 1;
@@ -142,7 +144,7 @@ namespace {
 /// The configured size of each map whose size is a setting.
 uint32_t entries_of(std::string_view map, const Sizes &sizes, uint32_t standard)
 {
-    const std::array<std::pair<std::string_view, uint32_t>, 15> table{{
+    const std::array<std::pair<std::string_view, uint32_t>, 16> table{{
         {"services", sizes.services},
         {"totals", sizes.services},
         {"frontends", sizes.frontends},
@@ -151,6 +153,7 @@ uint32_t entries_of(std::string_view map, const Sizes &sizes, uint32_t standard)
         {"slots", (sizes.slots + 1) / 2},
         {"endpoints", sizes.endpoints * 2}, // an address of each family
         {"node_addresses", sizes.node_addresses},
+        {"node_port_addresses", sizes.node_addresses},
         {"addresses", sizes.node_addresses + sizes.nexthops},
         {"nodes", sizes.nodes},
         {"gateways", sizes.nexthops},
@@ -207,10 +210,12 @@ bool Datapath::take_over_programs()
     for (const Hook &hook : hooks)
         all.emplace_back(bpf_obj_get(program_path(hook.program).c_str()));
     Fd gc(bpf_obj_get(program_path(gc_program).c_str()));
-    if (!gc || !std::ranges::all_of(all, [](const Fd &fd) { return static_cast<bool>(fd); }))
+    Fd iterator(bpf_obj_get(program_path(iterator_program).c_str()));
+    if (!gc || !iterator || !std::ranges::all_of(all, [](const Fd &fd) { return static_cast<bool>(fd); }))
         return false;
     programs_ = std::move(all);
     gc_ = std::move(gc);
+    sockets_connected_ = std::move(iterator);
     return true;
 }
 
@@ -262,8 +267,12 @@ Result<> Datapath::load(bool previous)
     auto gc = pin_program(*skeleton, gc_program);
     if (!gc)
         return std::unexpected(gc.error());
+    auto iterator = pin_program(*skeleton, iterator_program);
+    if (!iterator)
+        return std::unexpected(iterator.error());
     programs_ = std::move(all);
     gc_ = std::move(*gc);
+    sockets_connected_ = std::move(*iterator);
     auto maps = Maps::open(options_.bpffs);
     if (!maps)
         return std::unexpected(maps.error());
@@ -387,7 +396,8 @@ Result<> Datapath::cleanup(const std::string &bpffs)
     // Only what carries our names: somebody may have put pins of his own into the folder.
     for (const Hook &hook : hooks)
         fs::remove(fmt::format("{}/programs/{}", bpffs, hook.program), error);
-    fs::remove(fmt::format("{}/programs/{}", bpffs, gc_program), error);
+    for (const std::string_view program : {gc_program, iterator_program})
+        fs::remove(fmt::format("{}/programs/{}", bpffs, program), error);
     for (const Maps::Member &member : Maps::members)
         fs::remove(fmt::format("{}/{}", bpffs, member.name), error);
     drop_previous_flow_tables(bpffs);

@@ -22,6 +22,7 @@ namespace thruway {
 constexpr unsigned loopback_ifindex = 1;
 /// The program that walks the flow table (bpf/gc.bpf.c): pinned with the others, but attached to nothing.
 constexpr std::string_view gc_program = "gc";
+constexpr std::string_view iterator_program = "sockets_connected";
 
 /// Source ports for SNAT. Their number is a power of two.
 constexpr uint16_t snat_first = 49'152;
@@ -48,6 +49,7 @@ struct DatapathOptions {
     std::string bpffs;  ///< folder for pins, below a mounted bpffs
     std::string cgroup; ///< cgroup2 folder whose processes get socket translation; empty: none
     SockMode sock = SockMode::host;
+    bool localhost_node_ports = false;
     uint32_t snat_ports = snat_count; ///< how many from snat_first on are used, a power of two
     Sizes sizes;
     Timeouts timeouts;
@@ -66,6 +68,7 @@ public:
     /// not come to ours before the tables are full.
     [[nodiscard]] bool fresh() const { return fresh_; }
     [[nodiscard]] int gc() const { return gc_.get(); }
+    [[nodiscard]] int sockets_connected() const { return sockets_connected_.get(); }
 
     /// Attaches from_net and to_net to an uplink: by tcx links where the kernel has them. A device that has them
     /// already gets the current ones in their place, in one step.
@@ -117,6 +120,7 @@ private:
     Maps maps_;
     std::vector<Fd> programs_; // as `hooks` has them
     Fd gc_;
+    Fd sockets_connected_;
     Links links_;
     std::array<uint8_t, sizeof(tw_layout::programs)> digest_{};
     bool loaded_ = false;

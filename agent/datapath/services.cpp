@@ -55,8 +55,9 @@ Result<ServiceTables> ServiceTables::adopt(const Maps &maps, Arrays &arrays, Gra
         return std::unexpected(adopted.error());
     for (const auto &[frontend, value] : tables.orphans_)
         tables.count_frontend({frontend, kind_of(value)});
-    auto pinged = maps.vips.each<tw_address, uint32_t>(
-        [&](const tw_address &key, uint32_t) { tables.vips_[Address(key)].answers = true; });
+    auto pinged = maps.vips.each<tw_address, uint32_t>([&](const tw_address &key, uint32_t kind) {
+        tables.vips_[Address(key)].known = static_cast<tw_vip_kind>(kind);
+    });
     if (!pinged)
         return std::unexpected(pinged.error());
     tables.changed_vips_.clear(); // those of the run before are looked at when everything is known
@@ -422,7 +423,9 @@ void ServiceTables::count_frontend(const Entrance &frontend)
     frontends_++;
     if (!has_vip(frontend))
         return;
-    vips_[frontend.address].frontends++;
+    Vip &vip = vips_[frontend.address];
+    vip.frontends++;
+    vip.cluster += frontend.kind == TW_FRONTEND_CLUSTER;
     changed_vips_.push_back(frontend.address);
 }
 
@@ -431,31 +434,37 @@ void ServiceTables::uncount_frontend(const Entrance &frontend)
     frontends_--;
     if (!has_vip(frontend))
         return;
-    vips_[frontend.address].frontends--;
+    Vip &vip = vips_[frontend.address];
+    vip.frontends--;
+    vip.cluster -= frontend.kind == TW_FRONTEND_CLUSTER;
     changed_vips_.push_back(frontend.address);
 }
 
-/// Has the addresses that frontends are on answer pings, and no others.
+/// Has `vips` hold the addresses that frontends are on, and no others.
 void ServiceTables::update_vips()
 {
     std::vector<tw_address> fresh;
+    std::vector<uint32_t> kinds;
     for (const Address &address : std::exchange(changed_vips_, {})) {
         const auto found = vips_.find(address);
         if (found == vips_.end())
             continue;
         Vip &vip = found->second;
-        if (vip.frontends > 0) {
-            if (!std::exchange(vip.answers, true))
-                fresh.push_back(address.raw());
-            continue;
-        }
-        if (vip.answers)
+        std::optional<tw_vip_kind> wanted;
+        if (vip.frontends > 0)
+            wanted = vip.cluster > 0 ? TW_VIP_CLUSTER : TW_VIP_BALANCER;
+        const auto known = std::exchange(vip.known, wanted);
+        if (known && known != wanted) // a value never changes while packets may read it
             if (auto erased = maps_->vips.erase(address.raw()); !erased)
                 lines_.push_back(fmt::format("{}: {}", address.text(), erased.error().text()));
-        vips_.erase(found);
+        if (wanted && known != wanted) {
+            fresh.push_back(address.raw());
+            kinds.push_back(*wanted);
+        }
+        if (!wanted)
+            vips_.erase(found);
     }
-    const std::vector<uint32_t> values(fresh.size());
-    if (auto inserted = maps_->vips.insert(std::span<const tw_address>(fresh), std::span<const uint32_t>(values));
+    if (auto inserted = maps_->vips.insert(std::span<const tw_address>(fresh), std::span<const uint32_t>(kinds));
         !inserted)
         lines_.push_back(fmt::format("pings of some frontends stay unanswered: {}", inserted.error().text()));
 }

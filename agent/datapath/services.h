@@ -77,7 +77,8 @@ private:
     /// `vips`. (An external IP may be a host's, of which the service has but a port.)
     struct Vip {
         uint32_t frontends = 0;
-        bool answers = false;
+        uint32_t cluster = 0;             ///< of these, as a ClusterIP
+        std::optional<tw_vip_kind> known; ///< what is in the map
     };
     struct Insertion {
         Entrance frontend;

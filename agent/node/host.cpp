@@ -33,20 +33,19 @@ HostNetwork::~HostNetwork()
 }
 
 Result<std::unique_ptr<HostNetwork>> HostNetwork::open(Loop &loop, Datapath &datapath, NextHopTables &nexthops,
-                                                       std::vector<std::string> uplinks, XdpMode xdp)
+                                                       HostOptions options)
 {
     auto netlink = Netlink::open();
     if (!netlink)
         return std::unexpected(netlink.error());
-    for (const std::string &name : uplinks)
+    for (const std::string &name : options.uplinks)
         if (auto found = netlink->link(name); !found)
             return fail_within("uplink", found.error());
 
     // The constructor is private: make_unique cannot call it.
     std::unique_ptr<HostNetwork> host(
         new HostNetwork(loop, datapath, nexthops, std::move(*netlink))); // NOLINT(cppcoreguidelines-owning-memory)
-    host->wanted_uplinks_ = std::move(uplinks);
-    host->xdp_mode_ = xdp;
+    host->options_ = std::move(options);
     // Subscribe first, read after: nothing falls in between.
     auto monitor = NetlinkMonitor::open({
         .changed = [self = host.get()] { self->schedule_refresh(); },
@@ -132,9 +131,9 @@ void HostNetwork::find_uplinks(const std::vector<Link> &links)
 {
     uplinks_.clear();
     for (const Link &link : links) {
-        const bool named = std::ranges::find(wanted_uplinks_, link.name) != wanted_uplinks_.end();
-        const bool by_default = wanted_uplinks_.empty() && std::ranges::find(default_routes_, link.index,
-                                                                             &Route::ifindex) != default_routes_.end();
+        const bool named = std::ranges::find(options_.uplinks, link.name) != options_.uplinks.end();
+        const bool by_default = options_.uplinks.empty() && std::ranges::find(default_routes_, link.index,
+                                                                              &Route::ifindex) != default_routes_.end();
         if (named || by_default)
             uplinks_[link.index].link = link;
     }
@@ -158,6 +157,14 @@ void HostNetwork::set_addresses(const std::vector<InterfaceAddress> &addresses)
     complain("node addresses", nexthops_->set_node_addresses(own));
     std::ranges::sort(own);
     addresses_ = std::move(own);
+    set_node_ports();
+}
+
+/// Before the Node object is known, primary addresses are those of the run before.
+void HostNetwork::set_node_ports()
+{
+    if (!options_.node_ports.needs_primary() || !internal_.empty())
+        complain("node port addresses", nexthops_->set_node_port_addresses(node_port_addresses()));
 }
 
 void HostNetwork::set_neighbours(const std::vector<Neighbour> &neighbours)
@@ -207,13 +214,13 @@ void HostNetwork::attach_xdp(const Uplink &uplink)
     const auto known = xdp_.find(link.index);
     if (known != xdp_.end() && known->second.state.refused && known->second.mtu == link.mtu)
         return;
-    XdpState state = datapath_->attach_xdp({link.index, link.veth}, xdp_mode_);
+    XdpState state = datapath_->attach_xdp({link.index, link.veth}, options_.xdp);
     const bool news =
         known == xdp_.end() || known->second.state.mode != state.mode || known->second.state.reason != state.reason;
     if (news && state.mode != XdpMode::off)
         spdlog::info("uplink {}: XDP is {}", link.name, xdp_mode_name(state.mode));
     else if (news && !state.reason.empty())
-        spdlog::log(xdp_mode_ == XdpMode::automatic ? spdlog::level::info : spdlog::level::warn,
+        spdlog::log(options_.xdp == XdpMode::automatic ? spdlog::level::info : spdlog::level::warn,
                     "uplink {}: no XDP, tc does the work: {}", link.name, state.reason);
     xdp_.insert_or_assign(link.index, Accelerated{std::move(state), link.mtu});
 }
@@ -346,6 +353,7 @@ void HostNetwork::set_internal_addresses(const std::vector<Address> &addresses)
     if (internal_ == addresses)
         return;
     internal_ = addresses;
+    set_node_ports();
     if (on_change_)
         on_change_();
 }

@@ -5,6 +5,7 @@
 #include "agent/datapath/nexthops.h"
 #include "agent/datapath/programs.h"
 #include "agent/node/netlink.h"
+#include "agent/node/node_port_addresses.h"
 #include "agent/node/routes.h"
 #include "agent/planner/nodes.h"
 
@@ -17,13 +18,20 @@
 
 namespace thruway {
 
+/// What an operator says of the node's network.
+struct HostOptions {
+    std::vector<std::string> uplinks; ///< interface names; none: those that the default routes use
+    XdpMode xdp = XdpMode::off;
+    NodePortAddresses node_ports;
+};
+
 /// The node's own network as the kernel has it: uplinks, addresses, ways to other nodes, and where their neighbours
 /// are. Follows all of it by netlink and keeps the datapath's next hops true to it.
 class HostNetwork {
 public:
-    /// `uplinks` are interface names; none: those that the default routes use. Fails if one of them does not exist.
+    /// Fails if an uplink that is named does not exist.
     static Result<std::unique_ptr<HostNetwork>> open(Loop &loop, Datapath &datapath, NextHopTables &nexthops,
-                                                     std::vector<std::string> uplinks, XdpMode xdp);
+                                                     HostOptions options);
     ~HostNetwork();
     HostNetwork(const HostNetwork &) = delete;
     HostNetwork &operator=(const HostNetwork &) = delete;
@@ -51,6 +59,12 @@ public:
 
     /// All addresses of the node that others may dial, sorted.
     [[nodiscard]] const std::vector<Address> &addresses() const { return addresses_; }
+
+    /// Those of them that NodePorts are on.
+    [[nodiscard]] std::vector<Address> node_port_addresses() const
+    {
+        return options_.node_ports.among(addresses_, internal_);
+    }
 
     /// The least MTU of the uplinks.
     [[nodiscard]] unsigned mtu() const;
@@ -86,6 +100,7 @@ private:
     Result<> read_network();
     void find_uplinks(const std::vector<Link> &links);
     void set_addresses(const std::vector<InterfaceAddress> &addresses);
+    void set_node_ports();
     void set_neighbours(const std::vector<Neighbour> &neighbours);
     void attach_uplinks();
     void attach_xdp(const Uplink &uplink);
@@ -105,11 +120,10 @@ private:
     Netlink netlink_;
     KernelRoutes routes_{netlink_};
     std::optional<NetlinkMonitor> monitor_;
-    std::vector<std::string> wanted_uplinks_;
+    HostOptions options_;
     std::map<unsigned, Uplink> uplinks_;
     std::set<unsigned> attached_;
     bool loopback_ = false; // to_net is on `lo`, too
-    XdpMode xdp_mode_ = XdpMode::off;
     std::map<unsigned, Accelerated> xdp_;
     std::vector<Address> internal_;
     std::vector<Address> addresses_;

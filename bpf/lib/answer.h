@@ -215,7 +215,7 @@ inline_always void error_kind(struct icmp_header *icmp, enum tw_drop reason, u32
 {
     bool too_big = reason == TW_DROP_TOO_BIG;
 
-    if (reason == TW_DROP_NO_BACKEND) {
+    if (refuses(reason)) {
         *icmp = (struct icmp_header){
             .type = v6 ? ICMP6_UNREACHABLE : ICMP4_UNREACHABLE,
             .code = v6 ? ICMP6_PORT_UNREACHABLE : ICMP4_PORT_UNREACHABLE,
@@ -229,12 +229,20 @@ inline_always void error_kind(struct icmp_header *icmp, enum tw_drop reason, u32
     };
 }
 
-/* Makes of a packet that cannot go on the error that says why, and sends it back. `back` is the way that the packet
- * came by: it has our address on that side; but a service that refuses answers from its own address. No error is about
- * an error (RFC 1122 section 3.2.2), nor about a later fragment, since the first one has its own. */
-inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, enum tw_drop reason, u32 back, u32 mtu,
-                               const bool v6)
+/* Where an error goes, and what it says. */
+struct error_way {
+    u32 back;  /* next hop that the packet came by: it has our address on that side */
+    u32 mtu;   /* for TW_DROP_TOO_BIG */
+    u64 flags; /* of bpf_redirect */
+};
+
+/* Makes of a packet that cannot go on the error that says why, and sends it back. A service that refuses answers from
+ * its own address. No error is about an error (RFC 1122 section 3.2.2), nor about a later fragment, since the first one
+ * has its own. */
+inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, enum tw_drop reason,
+                               const struct error_way *way, const bool v6)
 {
+    u32 back = way->back;
     struct answer_room *room = bpf_map_lookup_elem(&answer_room, &(u32){0});
     struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &back);
     const u32 head = (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)) + sizeof(struct icmp_header);
@@ -247,14 +255,14 @@ inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, en
         return VERDICT_DROP;
     index = nexthop->source[v6];
     source = index ? bpf_map_lookup_elem(&addresses, &index) : 0;
-    if (reason == TW_DROP_NO_BACKEND)
+    if (refuses(reason))
         source = &p->tuple.destination;
     error_clear();
     size = error_quote(skb, room, head, v6);
     if (!source || !size)
         return VERDICT_DROP;
     icmp = v6 ? &room->frame.v6.icmp : &room->frame.v4.icmp;
-    error_kind(icmp, reason, mtu, v6);
+    error_kind(icmp, reason, way->mtu, v6);
     sum = error_sum();
     if (v6) {
         answer_head6(room, source, p, IPPROTO_ICMPV6, head + size);
@@ -266,17 +274,17 @@ inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, en
     if (!answer_ethernet(skb, room, v6) || answer_replace(skb, room, p, ETH_HLEN + head + size))
         return VERDICT_DROP;
     skb->mark |= TW_MARK_HANDLED;
-    return bpf_redirect(skb->ifindex, 0);
+    return bpf_redirect(skb->ifindex, way->flags);
 }
 
-__weak int error_answer4(struct __sk_buff *skb, const struct packet *p, u32 reason, u32 back, u32 mtu)
+__weak int error_answer4(struct __sk_buff *skb, const struct packet *p, u32 reason, const struct error_way *way)
 {
-    return p ? error_answer(skb, p, reason, back, mtu, false) : VERDICT_DROP;
+    return p && way ? error_answer(skb, p, reason, way, false) : VERDICT_DROP;
 }
 
-__weak int error_answer6(struct __sk_buff *skb, const struct packet *p, u32 reason, u32 back, u32 mtu)
+__weak int error_answer6(struct __sk_buff *skb, const struct packet *p, u32 reason, const struct error_way *way)
 {
-    return p ? error_answer(skb, p, reason, back, mtu, true) : VERDICT_DROP;
+    return p && way ? error_answer(skb, p, reason, way, true) : VERDICT_DROP;
 }
 
 /* Ends a packet that deliver() refuses: counted, and with an error to its sender where there is one for the reason. */
@@ -286,6 +294,7 @@ inline_always int refuse(struct __sk_buff *skb, const struct packet *p, const st
     u32 next = f->next;
     struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &next);
     bool told = nexthop && (reason == TW_DROP_HOPS || reason == TW_DROP_TOO_BIG);
+    struct error_way way = {.back = f->back, .mtu = nexthop ? nexthop->link.mtu : 0};
     int verdict;
 
     if (told)
@@ -293,8 +302,7 @@ inline_always int refuse(struct __sk_buff *skb, const struct packet *p, const st
     verdict = drop(reason, hook, skb->len);
     if (config.dry || !told)
         return verdict;
-    return v6 ? error_answer6(skb, p, reason, f->back, nexthop->link.mtu)
-              : error_answer4(skb, p, reason, f->back, nexthop->link.mtu);
+    return v6 ? error_answer6(skb, p, reason, &way) : error_answer4(skb, p, reason, &way);
 }
 
 /* --- resets --- */
@@ -433,33 +441,25 @@ __weak int ping_answer6(struct __sk_buff *skb, const struct packet *p, u32 hook,
     return p ? ping_answer(skb, p, hook, flags, true) : VERDICT_DROP;
 }
 
-/* Whether the sender of a packet that opens no flow is told so: who dials a service without backends, or goes on with a
- * connection that nobody has. To what the host itself sends (`own`) there is no error by ICMP. */
-inline_always bool unopened_told(const struct packet *p, int reason, bool own)
-{
-    if (reason == TW_DROP_NO_BACKEND)
-        return p->tuple.protocol == IPPROTO_TCP || !own;
-    return reason == TW_DROP_NO_CONNECTION;
-}
-
 /* What becomes of a packet for which no flow was made. `flags` as of bpf_redirect, for its answer. */
 inline_always int unopened(struct __sk_buff *skb, const struct packet *p, int reason, enum tw_hook hook, u64 flags,
                            const bool v6)
 {
+    /* Its sender is told who dials what nobody serves, or goes on with a connection that nobody has. */
+    bool told = refuses(reason) || reason == TW_DROP_NO_CONNECTION;
+    struct error_way way = {.back = NEXTHOP_STACK, .flags = flags};
     int verdict;
-    bool told;
 
     if (reason == OPEN_PASS)
         return VERDICT_NEXT;
     if (reason == OPEN_PING)
         return v6 ? ping_answer6(skb, p, hook, flags) : ping_answer4(skb, p, hook, flags);
-    told = unopened_told(p, reason, flags);
     if (told)
         step(TW_STEP_ANSWER, reason);
     verdict = drop(reason, hook, skb->len);
     if (config.dry || !told)
         return verdict;
     if (p->tuple.protocol != IPPROTO_TCP)
-        return v6 ? error_answer6(skb, p, reason, NEXTHOP_STACK, 0) : error_answer4(skb, p, reason, NEXTHOP_STACK, 0);
+        return v6 ? error_answer6(skb, p, reason, &way) : error_answer4(skb, p, reason, &way);
     return v6 ? answer_reset6(skb, p, flags) : answer_reset4(skb, p, flags);
 }

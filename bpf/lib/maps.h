@@ -38,7 +38,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(map_flags, BPF_F_NO_PREALLOC); /* addresses of frontends that are nobody's own; the value says nothing */
+    __uint(map_flags, BPF_F_NO_PREALLOC); /* addresses of frontends that are nobody's own -> enum tw_vip_kind */
     __uint(max_entries, 4096);
     __type(key, struct tw_address);
     __type(value, u32);
@@ -116,6 +116,14 @@ struct {
     __type(key, struct tw_address);
     __type(value, u32);
 } MAP(node_addresses);
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(map_flags, BPF_F_NO_PREALLOC); /* those of them that have NodePorts; the value says nothing */
+    __uint(max_entries, 256);
+    __type(key, struct tw_address);
+    __type(value, u32);
+} MAP(node_port_addresses);
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY); /* what next hops name by a number: our own addresses, gateways; row 0 is none */

@@ -20,6 +20,12 @@ enum {
 /* Makes or mends the rows for a packet that found none, or whose flow's ends have moved (`stale`). */
 typedef int (*opener)(struct __sk_buff *skb, const struct packet *p, struct flow *f, bool stale);
 
+/* True if the reason is that nobody serves what was dialled. */
+inline_always bool refuses(int reason)
+{
+    return reason == TW_DROP_NO_BACKEND || reason == TW_DROP_NO_SERVICE;
+}
+
 /* True for a packet of a connection that was there before us: TCP that opens nothing and misses, in the time after our
  * programs were first attached to this node. Its routes and perhaps a former proxy's conntrack know where it goes: the
  * host's stack is to go on with it, both ways. What the stack then sends makes rows (to_pod, to_net) that lead answers

@@ -14,14 +14,14 @@ struct chosen {
     bool local; /* traffic policy Local decided, see service_pick() */
 };
 
-/* The service behind an address and port; false if it is not a frontend. A NodePort is valid on each address of the
- * node and stands under the unspecified address of its family. Not inlined: the callers' stack is short. */
+/* The service behind an address and port; false if it is not a frontend. A NodePort is valid on some or all addresses
+ * of the node and stands under the unspecified address of its family. Not inlined: the callers' stack is short. */
 static __noinline bool service_find(const struct tw_address *address, u16 port, u8 protocol, struct chosen *chosen)
 {
     struct tw_frontend key = {.address = *address, .port = port, .protocol = protocol};
     u32 *value = bpf_map_lookup_elem(&frontends, &key);
 
-    if (!value && address_find(&node_addresses, address)) {
+    if (!value && address_find(&node_port_addresses, address)) {
         key.address = address_is4(address) ? address_from4(0) : (struct tw_address){};
         value = bpf_map_lookup_elem(&frontends, &key);
     }
@@ -40,6 +40,18 @@ inline_always bool service_pinged(const struct packet *p)
     if (p->icmp_type != (p->tuple.protocol == IPPROTO_ICMP ? ICMP4_ECHO : ICMP6_ECHO))
         return false;
     return address_find(&vips, &p->tuple.destination) && !address_find(&node_addresses, &p->tuple.destination);
+}
+
+/* True for the first packet to a ClusterIP that is none of its frontends': nobody but its service is to have it, and
+ * that has no such port (kube-proxy's `nftables` mode). */
+inline_always bool service_missed(const struct packet *p)
+{
+    u32 *kind;
+
+    if (!packet_opens(p) || p->tuple.protocol == IPPROTO_ICMP || p->tuple.protocol == IPPROTO_ICMPV6)
+        return false;
+    kind = address_find(&vips, &p->tuple.destination);
+    return kind && *kind == TW_VIP_CLUSTER && !address_find(&node_addresses, &p->tuple.destination);
 }
 
 /* Whether the client may dial the service by this frontend: loadBalancerSourceRanges count for the load balancer's

@@ -33,7 +33,7 @@ inline_always int net_open(void *ctx, struct __sk_buff *skb, u32 ifindex, const 
                            bool stale, const bool v6)
 {
     struct chosen chosen;
-    bool frontend, pinged;
+    bool frontend, pinged, missed;
     int reason;
 
     if (stale) {
@@ -45,12 +45,15 @@ inline_always int net_open(void *ctx, struct __sk_buff *skb, u32 ifindex, const 
     }
     frontend = service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen);
     pinged = !frontend && service_pinged(p);
-    if (!frontend && !pinged && !address_find(&endpoints, &p->tuple.destination))
+    missed = !frontend && !pinged && !address_find(&endpoints, &p->tuple.destination);
+    if (missed && !service_missed(p))
         return OPEN_PASS;
     if (address_find(&endpoints, &p->tuple.source) || address_find(&node_addresses, &p->tuple.source))
         return TW_DROP_SPOOFED_SOURCE;
     if (pinged)
         return OPEN_PING;
+    if (missed)
+        return TW_DROP_NO_SERVICE;
     if (!frontend && open_adopts(p))
         return OPEN_PASS;
     f->to = p->tuple;

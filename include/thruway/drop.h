@@ -25,7 +25,8 @@
     X(VLAN, "vlan", "a pod sent a frame with a VLAN tag")                                                              \
     X(NO_CONNECTION, "no_connection", "TCP to a service, of a connection that nobody knows: reset")                    \
     X(NO_LOCAL_BACKEND, "no_local_backend", "the service's traffic policy is Local, and no backend is on this node")   \
-    X(SOURCE_RANGE, "source_range", "the client is in none of the service's loadBalancerSourceRanges")
+    X(SOURCE_RANGE, "source_range", "the client is in none of the service's loadBalancerSourceRanges")                 \
+    X(NO_SERVICE, "no_service", "to a ClusterIP, but not to a port that its service has")
 
 enum tw_drop {
     TW_PASS = 0,

@@ -12,17 +12,17 @@
 
 /* Constants of the programs (.rodata), set when they are loaded. Times are in ticks of tw_clock (see flow.h). */
 struct tw_config {
-    __u64 flow_seed;         /* keys the placement of flow rows; must outlive the programs, as the rows do */
-    __u64 sock_netns_cookie; /* network namespace whose sockets are translated; 0: every one */
-    __u64 clock;             /* CLOCK_MONOTONIC in nanoseconds is jiffies * jiffy + clock, modulo 2^64 */
-    __u32 flow_mask;         /* number of flow buckets per family - 1, without the spill area; a power of two */
-    __u32 previous_mask;     /* likewise of the previous table; 0: there is none */
-    __u32 previous_window;   /* rows of its spill area that a bucket may use; 0: it has no spill area */
-    __u32 loads_reorder;     /* this CPU may load memory in another order than the program (arm64 does, x86 does not) */
-    __u32 endpoints_max;     /* next hop indices below this are endpoints (pods) of this node; 0 is the host stack */
-    __u32 snat_first;        /* first source port for SNAT, host byte order */
-    __u32 snat_mask;         /* number of SNAT ports - 1; the number is a power of two */
-    __u32 tcp_established;   /* idle times after which a flow may be forgotten */
+    __u64 flow_seed;       /* keys the placement of flow rows; must outlive the programs, as the rows do */
+    __u64 netns_cookie;    /* of the node's network namespace */
+    __u64 clock;           /* CLOCK_MONOTONIC in nanoseconds is jiffies * jiffy + clock, modulo 2^64 */
+    __u32 flow_mask;       /* number of flow buckets per family - 1, without the spill area; a power of two */
+    __u32 previous_mask;   /* likewise of the previous table; 0: there is none */
+    __u32 previous_window; /* rows of its spill area that a bucket may use; 0: it has no spill area */
+    __u32 loads_reorder;   /* this CPU may load memory in another order than the program (arm64 does, x86 does not) */
+    __u32 endpoints_max;   /* next hop indices below this are endpoints (pods) of this node; 0 is the host stack */
+    __u32 snat_first;      /* first source port for SNAT, host byte order */
+    __u32 snat_mask;       /* number of SNAT ports - 1; the number is a power of two */
+    __u32 tcp_established; /* idle times after which a flow may be forgotten */
     __u32 tcp_half_open;
     __u32 tcp_closing;
     __u32 udp_one_way;
@@ -31,8 +31,10 @@ struct tw_config {
     __u32 dry;         /* 1 in the copy that traces packets: it writes nothing but what it does (see steps.h) */
     __u32 adopt_until; /* tick, not cut to 16 bits: until then TCP under way is left to the host's stack */
     __u32 jiffy;       /* nanoseconds */
+    __u32 sock_all;    /* 1: sockets of every network namespace are translated, not only of the node's */
+    __u32 localhost_node_ports; /* 1: the node's own sockets reach NodePorts on its loopback, too */
 };
-TW_LAYOUT(struct tw_config, 88);
+TW_LAYOUT(struct tw_config, 96);
 
 /* While the flow table changes its size or layout: where new flows are made. Read only by programs that know two
  * tables. */

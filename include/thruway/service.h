@@ -4,7 +4,7 @@
 #include <thruway/types.h>
 
 /* Key of `frontends`; the value is a service id (u32). NodePorts stand under the unspecified address of their family
- * and are valid for each address in `node_addresses`. */
+ * and are valid for each address in `node_port_addresses`. */
 struct tw_frontend {
     struct tw_address address;
     __u16 port; /* network byte order */
@@ -24,6 +24,12 @@ enum tw_frontend_kind {
     TW_FRONTEND_NODE_PORT = 1 << 24, /* the other kinds: external traffic */
     TW_FRONTEND_EXTERNAL = 2 << 24,  /* of spec.externalIPs */
     TW_FRONTEND_BALANCER = 3 << 24,  /* of status.loadBalancer: source ranges apply */
+};
+
+/* Value of `vips`. */
+enum tw_vip_kind {
+    TW_VIP_BALANCER = 0, /* a load balancer: ports that are no frontends may be somebody else's */
+    TW_VIP_CLUSTER,      /* a ClusterIP: it is good for its frontends and nothing else */
 };
 
 /* Key of `source_ranges`, a prefix tree: clients that may dial a service by its load balancer's address. The prefix
@@ -112,7 +118,7 @@ struct tw_translation {
     struct tw_end frontend;
     struct tw_end backend;
     __u32 backend_index;
-    __u32 unused;
+    __u32 service;
 };
 TW_LAYOUT(struct tw_translation, 56);
 
@@ -125,3 +131,13 @@ struct tw_socket {
     struct tw_translation translation[TW_SOCKET_TRANSLATIONS];
 };
 TW_LAYOUT(struct tw_socket, 456);
+
+/* What the iterator `sockets_connected` says of a UDP socket that is connected to a backend: enough to end it. */
+struct tw_connected {
+    struct tw_end local;
+    struct tw_end backend;
+    __u64 cookie; /* by which the kernel tells the socket from a later one */
+    __u32 service;
+    __u32 v6; /* 1: the socket is one of IPv6, whatever the addresses are */
+};
+TW_LAYOUT(struct tw_connected, 64);

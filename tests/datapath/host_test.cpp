@@ -119,7 +119,7 @@ TEST_CASE("what the host's stack sends and no flow is for passes untouched and l
     World world;
     world.service("web", {"10.96.0.1:80"}, {"10.244.2.7:8080"});
     world.service("own", {"10.96.0.2:80"}, {"172.20.0.11:8080"});
-    const Packet packet = GENERATE(tcp("172.20.0.11:1000", "10.96.0.1:81"),      // no frontend
+    const Packet packet = GENERATE(tcp("172.20.0.11:1000", "192.0.2.1:80"),      // no frontend
                                    tcp("172.20.0.11:1000", "10.96.0.1:81", ack), // nor for this
                                    tcp("10.244.2.9:1000", "10.96.0.1:80"),       // forwarded for somebody else
                                    tcp("172.20.0.11:1000", "10.96.0.2:80"),      // itself, and no device for it
@@ -153,4 +153,17 @@ TEST_CASE("rule 31: what the host dials is refused at once if it has no backends
     const Packet request = tcp("172.20.0.11:1000", "10.96.0.1:80");
     CHECK(world.to_net(request).frame == frame(reset_for(request, 8)));
     CHECK(world.drops(TW_DROP_NO_BACKEND) == 1);
+}
+
+TEST_CASE("rule 31: the host's datagrams to a service without backends are refused to its own stack")
+{
+    World world;
+    const Scene &s = scenes[GENERATE(0, 1)];
+    world.service("dns", {s.vip + ":53"}, {}, Protocol::udp);
+
+    const Packet request = udp(s.node + ":1000", s.vip + ":53");
+    const Outcome out = world.to_net(request);
+    CHECK(out.verdict == verdict_redirect);
+    CHECK(out.mark == TW_MARK_HANDLED);
+    CHECK(out.frame == frame(own_error(Fault::port_unreachable, request.destination, request)));
 }

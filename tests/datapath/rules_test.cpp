@@ -170,6 +170,61 @@ TEST_CASE("rule 31: a service without backends refuses at once: TCP by a reset, 
     }
 }
 
+TEST_CASE("rule 10: NodePorts are on the addresses that are meant and on no others of the node")
+{
+    World world;
+    const Talk &t = talks[GENERATE(0, 1)];
+    const PodSpec &pod = world.pod(2);
+    const Address node = host(t.node);
+    all_kinds(world, t, {t.pod2 + ":8080"});
+    const auto node_port = [&](unsigned from) {
+        return world.from_net(tcp(fmt::format("{}:{}", t.client, from), t.node + ":30080")).verdict;
+    };
+    CHECK(node_port(1000) == verdict_redirect);
+
+    REQUIRE(world.nexthops->set_node_port_addresses({}));
+    CHECK(node_port(1001) == verdict_next);
+    CHECK(node_port(1000) == verdict_redirect); // under way
+    CHECK(world.from_net(tcp(t.client + ":1000", t.external + ":80")).verdict == verdict_redirect);
+    CHECK(world.from_pod(pod, tcp(t.pod2 + ":1000", t.cluster + ":80")).verdict == verdict_redirect);
+
+    REQUIRE(world.nexthops->set_node_port_addresses({node}));
+    CHECK(node_port(1002) == verdict_redirect);
+}
+
+TEST_CASE("rule 32: what a ClusterIP has no service for is refused, wherever it comes from")
+{
+    World world;
+    const Talk &t = talks[GENERATE(0, 1)];
+    const PodSpec &pod = world.pod(2);
+    all_kinds(world, t, {t.pod3 + ":8080"});
+    uint64_t refused = 0;
+    const auto check = [&](const Outcome &out, const Packet &refusal) {
+        CHECK(out.verdict == verdict_redirect);
+        CHECK(out.frame == frame(refusal));
+        CHECK(world.drops(TW_DROP_NO_SERVICE) == ++refused);
+    };
+    const auto dials = [&](const std::string &from, const std::function<Outcome(const Packet &)> &dial) {
+        const Packet opening = tcp(from + ":1000", t.cluster + ":81");
+        check(dial(opening), reset_for(opening, 1 + static_cast<uint32_t>(opening.payload.size())));
+        for (const Packet &request : {udp(from + ":1000", t.cluster + ":80"), sctp(from + ":1000", t.cluster + ":80")})
+            check(dial(request), own_error(Fault::port_unreachable, request.destination, request));
+    };
+    dials(t.pod2, [&](const Packet &request) { return world.from_pod(pod, request); });
+    dials(t.client, [&](const Packet &request) { return world.from_net(request); });
+    dials(t.node, [&](const Packet &request) { return world.to_net(request); });
+
+    // Whose else the address may be is asked of the routes.
+    for (const std::string &other : {t.external, t.balancer}) {
+        CHECK(world.from_net(tcp(t.client + ":1000", other + ":81")).verdict == verdict_next);
+        CHECK(world.from_pod(pod, tcp(t.pod2 + ":1000", other + ":81")).mark == TW_MARK_HANDLED);
+    }
+    CHECK(world.drops(TW_DROP_NO_SERVICE) == refused);
+
+    world.remove_service("web");
+    CHECK(world.from_net(tcp(t.client + ":1001", t.cluster + ":81")).verdict == verdict_next);
+}
+
 TEST_CASE("rules 13, 14: source ranges hold for the load balancer's address, whoever dials it, and for new flows only")
 {
     World world;

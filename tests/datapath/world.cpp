@@ -99,6 +99,7 @@ World::World(const std::function<void(DatapathOptions &)> &adjust)
     hop.gateway.reset();
     must(nexthops->set_uplink(hop));
     must(nexthops->set_node_addresses({address("172.20.0.11"), address("fd20::11")}));
+    must(nexthops->set_node_port_addresses({address("172.20.0.11"), address("fd20::11")}));
     must(nexthops->set_node(*Prefix::parse("10.244.1.0/24"), std::nullopt));
     must(nexthops->set_node(*Prefix::parse("fd00:10:244:1::/64"), std::nullopt));
     must(nexthops->set_node(*Prefix::parse("10.244.2.0/24"), to_neighbour("172.20.0.12")));

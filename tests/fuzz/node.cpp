@@ -140,9 +140,9 @@ void node_setup()
     config.tcp_established = 1000;
     config.tcp_half_open = config.tcp_closing = config.udp_one_way = config.udp_two_way = config.icmp = 10;
     shim_uplink = uplink_ifindex;
-    for (const char *name :
-         {"frontends", "services", "slots", "backends", "endpoints", "node_addresses", "addresses", "nodes", "gateways",
-          "ifindexes", "nexthops", "generations", "flows4", "flows6", "drops", "vips", "fragments"})
+    for (const char *name : {"frontends", "services", "slots", "backends", "endpoints", "node_addresses",
+                             "node_port_addresses", "addresses", "nodes", "gateways", "ifindexes", "nexthops",
+                             "generations", "flows4", "flows6", "drops", "vips", "fragments"})
         shim_clear(&map(name));
 
     put("layout", uint32_t{0}, tw_layout{.version = TW_LAYOUT_VERSION, .carries = 1});
@@ -150,6 +150,8 @@ void node_setup()
     put("addresses", uint32_t{2}, address("fd20::11"));
     put("node_addresses", address("172.20.0.11"), uint32_t{1});
     put("node_addresses", address("fd20::11"), uint32_t{2});
+    put("node_port_addresses", address("172.20.0.11"), uint32_t{0});
+    put("node_port_addresses", address("fd20::11"), uint32_t{0});
     for (uint32_t i = 0; i < pods.size(); i++) {
         const uint32_t id = i + 1;
         put_nexthop(id, first_pod_ifindex + i, static_cast<uint8_t>(pods.at(i)), TW_NEXTHOP_RESOLVED);

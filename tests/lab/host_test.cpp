@@ -5,6 +5,8 @@
 #include "tests/lab/firewall.h"
 
 #include <catch2/generators/catch_generators.hpp>
+#include <filesystem>
+#include <fstream>
 
 namespace thruway::lab {
 namespace {
@@ -74,11 +76,91 @@ TEST_CASE("nodes reach pods by cluster address and node port in every mode of so
         CHECK(kind.seen("pod-1-1", kind.cluster(1)) == Seen{"pod-2-1", kind.pod("pod-1-1")});
         CHECK(kind.seen("pod-2-2", kind.cluster(1)) == Seen{"pod-2-1", kind.pod("pod-2-2")});
         CHECK(kind.seen("pod-1-1", kind.node_port(1, 1)) == Seen{"pod-2-1", kind.pod("pod-1-1")});
-        // A pod to itself: by the packet path as its node; by its socket it never leaves the pod.
-        CHECK(kind.seen("pod-2-1", kind.cluster(1)) ==
-              Seen{"pod-2-1", mode == "all" ? kind.pod("pod-2-1") : kind.node(2)});
+        // A pod to itself: by the packet path as its node; by its socket it never leaves the pod. (Clients here connect
+        // their UDP sockets, which only nodes have translated there.)
+        const bool by_socket = mode == "all" && kind.transport == "tcp";
+        CHECK(kind.seen("pod-2-1", kind.cluster(1)) == Seen{"pod-2-1", by_socket ? kind.pod("pod-2-1") : kind.node(2)});
     });
     check_untripped(lab);
+}
+
+TEST_CASE("rule 11: where it is configured nodes reach node ports on their loopback, and pods have one of their own")
+{
+    const ConfigFile config("localhost-node-ports: true\n");
+    std::vector<std::string> arguments = config.arguments();
+    arguments.insert(arguments.end(), {"--sock", GENERATE("host", "all")});
+    const Lab lab = thruway_lab({.nodes = 2, .agent_args = arguments});
+    put(lab, {.pods = {"pod-2-1"}});
+
+    each_kind(lab, [&](const Kind &kind) {
+        const std::string loopback = fmt::format("{}:{}", kind.family == Family::ipv4 ? "127.0.0.1" : "[::1]",
+                                                 kind.transport == "tcp" ? 30080 : 30053);
+        CHECK(kind.seen("node1", loopback) == Seen{"pod-2-1", kind.node(1)});
+        CHECK_FALSE(ask_from(lab, "pod-1-1", kind.transport, loopback).contains("name"));
+    });
+}
+
+/// A client of a UDP service with a connected socket: it talks to the backend `before`, makes the file `go` + its
+/// place, and when `go` appears ends well if `after` answers it within five seconds. It may connect anew if it is told
+/// to.
+Process start_connected_client(const Lab &lab, const std::string &place, const std::string &target,
+                               const std::string &go)
+{
+    return must(lab.start(place, {"python3", "-c",
+                                  fmt::format(R"(
+import os, socket, sys, time
+host, port = "{0}".rsplit(":", 1)
+family = socket.AF_INET6 if "[" in host else socket.AF_INET
+def connect():
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.settimeout(0.2)
+    s.connect((host.strip("[]"), int(port)))
+    return s
+s = connect()
+s.send(b"hello")
+if b"pod-2-1" not in s.recv(1000):
+    sys.exit("another backend")
+open("{1}.{2}", "w").close()
+while not os.path.exists("{1}"):
+    time.sleep(0.01)
+end = time.monotonic() + 5
+while time.monotonic() < end:
+    try:
+        s.send(b"hello")
+        if b"pod-2-2" in s.recv(1000):
+            sys.exit(0)
+    except TimeoutError:
+        pass
+    except OSError as error:
+        if {3}:
+            sys.exit(f"a pod's socket was ended: {{error}}")
+        s = connect()
+sys.exit("stuck")
+)",
+                                              target, go, place, place.starts_with("pod") ? "True" : "False")}));
+}
+
+TEST_CASE("rule 35: a UDP socket that is connected to a service is not stuck on a backend that is gone")
+{
+    const std::string mode = GENERATE("host", "all");
+    const Lab lab = thruway_lab({.nodes = 2, .agent_args = {"--sock", mode}});
+    put(lab, {.pods = {"pod-2-1"}});
+    const std::string go = fmt::format("/tmp/{}.go", unique_name());
+    const std::vector<std::string> places{"node1", "node2", "pod-1-1", "pod-2-2"};
+    for (const Family family : {Family::ipv4, Family::ipv6}) {
+        INFO("sock: " << mode);
+        put(lab, {.pods = {"pod-2-1"}});
+        std::vector<Process> clients;
+        for (const std::string &place : places)
+            clients.push_back(start_connected_client(lab, place, WebService{.pods = {}}.cluster(family, 53), go));
+        for (const std::string &place : places)
+            eventually(place + " is connected", [&] { return std::filesystem::remove(go + "." + place); });
+        put(lab, {.pods = {"pod-2-2"}});
+        std::ofstream(go).close();
+        for (Process &client : clients)
+            CHECK(must(client.wait(std::chrono::seconds(8))).good());
+        std::filesystem::remove(go);
+    }
 }
 
 TEST_CASE("processes of nodes serve pods, nodes and the outside in every mode of socket translation")

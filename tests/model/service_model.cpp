@@ -244,8 +244,9 @@ std::set<Backend> usable(const Cluster &cluster, const Dialled &dialled)
     return backends;
 }
 
-/// True for an address that only Services have: nobody else is there to answer pings.
-bool is_vip(const Cluster &cluster, const std::string &address)
+/// True for an address that only Services have and that some port of theirs is dialled by as it is `wanted`.
+template<typename Wanted>
+bool is_vip(const Cluster &cluster, const std::string &address, Wanted wanted)
 {
     if (has(cluster.node.addresses, address))
         return false;
@@ -253,7 +254,7 @@ bool is_vip(const Cluster &cluster, const std::string &address)
         for (const Port &port : service.ports)
             if (const auto dialled =
                     find(cluster, {.protocol = port.protocol, .destination = address, .port = port.number});
-                dialled && (dialled->internal || dialled->balancer))
+                dialled && wanted(*dialled))
                 return true;
     return false;
 }
@@ -302,7 +303,7 @@ Answer forwarded(const Cluster &cluster, const Dialled &dialled, const Packet &p
     if (answer.backends.empty() && local && !cluster_set(cluster, all).empty()) // rule 19
         return {.kind = dropped, .reason = "no_local_backend"};
     if (answer.backends.empty()) // rule 31
-        return {.kind = refused};
+        return {.kind = refused, .reason = "no_backend"};
     answer.as_node = packet.from == From::outside && (dialled.internal || !local); // rules 26 and 27
     return answer;
 }
@@ -321,14 +322,20 @@ Answer Model::answer(const Packet &packet) const
     if (packet.from == From::pod && !cluster_.node.pods.contains(packet.source))
         return {.kind = Answer::Kind::dropped, .reason = "bad_source"};
     const auto dialled = find(cluster_, packet);
-    const bool pinged = packet.protocol == "ICMP" && is_vip(cluster_, packet.destination);
-    if (!dialled && !pinged)
+    const bool ping = packet.protocol == "ICMP";
+    const bool pinged =
+        ping && is_vip(cluster_, packet.destination, [](const Dialled &d) { return d.internal || d.balancer; });
+    const bool missed =
+        !ping && !dialled && is_vip(cluster_, packet.destination, [](const Dialled &d) { return d.internal; });
+    if (!dialled && !pinged && !missed)
         return {};
     if (packet.from == From::outside &&
         (cluster_.node.pods.contains(packet.source) || has(cluster_.node.addresses, packet.source)))
         return {.kind = Answer::Kind::dropped, .reason = "spoofed_source"};
     if (pinged)
         return {.kind = Answer::Kind::answered};
+    if (missed) // rule 32
+        return {.kind = Answer::Kind::refused, .reason = "no_service"};
     Answer answer = forwarded(cluster_, *dialled, packet);
     const auto last =
         last_.find({dialled->service->name, dialled->port->name, dialled->port->protocol, dialled->v6, packet.source});

@@ -116,7 +116,7 @@ struct Answer {
     enum class Kind : uint8_t {
         stranger,  ///< it concerns no Service: whatever becomes of it, it keeps its addresses
         forwarded, ///< to one of `backends`
-        refused,   ///< and its sender is told
+        refused,   ///< for `reason`, and its sender is told
         dropped,   ///< without a word, for `reason`
         answered,  ///< a ping, by the node itself
     };

@@ -147,6 +147,8 @@ void Subject::read(const std::string &manifest)
 
 void Subject::move_node(const thruway::Node &node)
 {
+    if (auto set = world_.nexthops->set_node_port_addresses(node.addresses); !set)
+        throw std::runtime_error(set.error().text());
     if (auto set = world_.nexthops->set_node_addresses(node.addresses); !set)
         throw std::runtime_error(set.error().text());
     place_ = {.node = Symbol(node_name), .zone = node.zone, .addresses = node.addresses};
@@ -270,7 +272,7 @@ std::string Subject::judge(const Cluster &cluster, const Packet &packet, const A
     case Answer::Kind::forwarded:
         return compare_forwarded(cluster, packet, answer, built, out, flow);
     case Answer::Kind::refused:
-        return compare_refused(packet, built, out);
+        return compare_refused(packet, answer, built, out);
     case Answer::Kind::dropped:
         if (out.verdict != verdict_drop)
             return fmt::format("verdict {}, frame {}", out.verdict, hex(out.frame));
@@ -296,12 +298,13 @@ std::string Subject::compare_answered(const test::Packet &built, Outcome out)
     return out.verdict == verdict_redirect && out.frame == test::frame(pong) ? "" : difference(out, pong);
 }
 
-std::string Subject::compare_refused(const Packet &packet, const test::Packet &built, const Outcome &out)
+std::string Subject::compare_refused(const Packet &packet, const Answer &answer, const test::Packet &built,
+                                     const Outcome &out)
 {
-    if (const std::string reason = dropped_for(); reason != "no_backend")
+    if (const std::string reason = dropped_for(); reason != answer.reason)
         return reason.empty() ? fmt::format("not dropped: {}", hex(out.frame)) : "dropped for " + reason;
     refused_++;
-    if (out.verdict == verdict_drop) // more than so many a second get no answer; UDP of the host's own never
+    if (out.verdict == verdict_drop) // more than so many a second get no answer
         return {};
     told_++;
     constexpr uint32_t takes = 8; // the SYN and the payload

@@ -75,7 +75,8 @@ private:
     std::string compare_forwarded(const Cluster &cluster, const Packet &packet, const Answer &answer,
                                   const test::Packet &built, const test::Outcome &out, std::optional<Flow> &flow);
     static std::string compare_answered(const test::Packet &built, test::Outcome out);
-    std::string compare_refused(const Packet &packet, const test::Packet &built, const test::Outcome &out);
+    std::string compare_refused(const Packet &packet, const Answer &answer, const test::Packet &built,
+                                const test::Outcome &out);
     [[nodiscard]] const test::PodSpec *pod(const std::string &address) const;
     [[nodiscard]] bool is_own(const std::string &address) const;
 

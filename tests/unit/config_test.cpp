@@ -147,7 +147,7 @@ enableProfiling: false
 featureGates: {Some: true}
 healthzBindAddress: "0.0.0.0:20256"
 hostnameOverride: node-7
-iptables: {localhostNodePorts: null, masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
+iptables: {localhostNodePorts: true, masqueradeAll: false, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
 ipvs: {excludeCIDRs: null, minSyncPeriod: 0s, scheduler: "", strictARP: false, syncPeriod: 0s, tcpFinTimeout: 0s,
   tcpTimeout: 0s, udpTimeout: 0s}
 kind: KubeProxyConfiguration
@@ -155,7 +155,7 @@ logging: {flushFrequency: 0, options: {json: {infoBufferSize: "0"}}, verbosity: 
 metricsBindAddress: ""
 mode: ""
 nftables: {masqueradeAll: true, masqueradeBit: null, minSyncPeriod: 0s, syncPeriod: 0s}
-nodePortAddresses: null
+nodePortAddresses: [primary]
 oomScoreAdj: null
 portRange: ""
 showHiddenMetricsForVersion: ""
@@ -168,6 +168,8 @@ winkernel: {enableDSR: false, forwardHealthCheckVip: false, networkName: "", roo
     CHECK(config->kube.kubeconfig == "/var/lib/kube-proxy/kubeconfig.conf");
     CHECK(config->health_address == "0.0.0.0:20256");
     CHECK(config->metrics_address == Config().metrics_address);
+    CHECK(config->localhost_node_ports);
+    CHECK(config->node_port_addresses == std::vector<std::string>{"primary"});
     CHECK(config->timeouts.tcp_established == 5400);
     CHECK(config->timeouts.udp_one_way == 45);
     CHECK(config->timeouts.udp_two_way == Timeouts().udp_two_way);
@@ -187,6 +189,9 @@ TEST_CASE("a KubeProxyConfiguration that says what is not there is refused by it
           "iptables.syncperiod is no setting; the nearest is iptables.syncPeriod");
     CHECK(read(head + "conntrack: {udpTimeout: soon}").error().text() ==
           "conntrack.udpTimeout: must be a duration of a second or more, such as 1h30m, is \"soon\"");
+    CHECK_FALSE(read(head + "nodePortAddresses: null\niptables: {localhostNodePorts: null}")->localhost_node_ports);
+    CHECK(check_config(*read(head + "nodePortAddresses: [lo]")).error().text() ==
+          "node-port-addresses: must be \"primary\" or a list of CIDRs, has \"lo\"");
     CHECK(read(head + "hostnameOverride: [a]").error().text() == "hostnameOverride: [\"a\"] is of the wrong kind");
     CHECK(read("kind: KubeProxyConfiguration\napiVersion: v1").error().text() ==
           "apiVersion: must be kubeproxy.config.k8s.io/v1alpha1, is \"v1\"");

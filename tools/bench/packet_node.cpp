@@ -190,10 +190,11 @@ Result<> PacketNode::fill_tables()
     pod.ifindex = pod_;
     pod.to = neighbour;
 
-    auto set = all({nexthops_->set_uplink(hop), nexthops_->set_gateway(*resolved.gateway, resolved),
-                    nexthops_->set_node_addresses({node_address()}),
-                    nexthops_->set_node(*Prefix::parse("10.244.1.0/24"), std::nullopt),
-                    nexthops_->set_node(*Prefix::parse("10.244.2.0/24"), resolved)});
+    auto set =
+        all({nexthops_->set_uplink(hop), nexthops_->set_gateway(*resolved.gateway, resolved),
+             nexthops_->set_node_addresses({node_address()}), nexthops_->set_node_port_addresses({node_address()}),
+             nexthops_->set_node(*Prefix::parse("10.244.1.0/24"), std::nullopt),
+             nexthops_->set_node(*Prefix::parse("10.244.2.0/24"), resolved)});
     for (uint32_t client = 0; set && client < clients; client++)
         set = nexthops_->set_endpoint({v4(10, 244, 1, 2 + client)}, pod);
     if (!set)

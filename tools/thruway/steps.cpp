@@ -256,10 +256,10 @@ Row step_row(const tw_step &step, uint8_t protocol, const Terms &terms)
     case TW_STEP_ANSWER:
         if (step.result != TW_PASS)
             row["reason"] = drop_name(static_cast<tw_drop>(step.result));
-        row["by"] = step.result == TW_PASS                 ? "echo_reply"
-                    : step.result == TW_DROP_NO_BACKEND    ? "refusal"
-                    : step.result == TW_DROP_NO_CONNECTION ? "reset"
-                                                           : "icmp_error";
+        row["by"] = step.result == TW_PASS                                                   ? "echo_reply"
+                    : step.result == TW_DROP_NO_BACKEND || step.result == TW_DROP_NO_SERVICE ? "refusal"
+                    : step.result == TW_DROP_NO_CONNECTION                                   ? "reset"
+                                                                                             : "icmp_error";
         break;
     default:
         break;

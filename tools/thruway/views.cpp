@@ -101,9 +101,10 @@ MapView frontends_view(const Site &site)
 
 MapView vips_view(const Site &site)
 {
-    return hash_view<tw_address, uint32_t>({"/address"}, site.maps.vips, [](const tw_address &key, uint32_t) -> Row {
-        return {{"address", text_of(key)}};
-    });
+    return hash_view<tw_address, uint32_t>(
+        {"/address", "/kind"}, site.maps.vips, [](const tw_address &key, uint32_t kind) -> Row {
+            return {{"address", text_of(key)}, {"kind", kind == TW_VIP_CLUSTER ? "ClusterIP" : "LoadBalancer"}};
+        });
 }
 
 MapView source_ranges_view(const Site &site)
@@ -203,6 +204,13 @@ MapView address_hash_view(const Map &map, const std::string &number)
                                            [number](const tw_address &address, uint32_t value) -> Row {
                                                return {{"address", text_of(address)}, {number, value}};
                                            });
+}
+
+MapView node_port_addresses_view(const Site &site)
+{
+    return hash_view<tw_address, uint32_t>(
+        {"/address"}, site.maps.node_port_addresses,
+        [](const tw_address &address, uint32_t) -> Row { return {{"address", text_of(address)}}; });
 }
 
 /// Which rows of `addresses` something names.
@@ -456,6 +464,7 @@ const auto &viewers()
         {"sockets", sockets_view},
         {"endpoints", [](const Site &site) { return address_hash_view(site.maps.endpoints, "endpoint"); }},
         {"node_addresses", [](const Site &site) { return address_hash_view(site.maps.node_addresses, "index"); }},
+        {"node_port_addresses", node_port_addresses_view},
         {"addresses", addresses_view},
         {"nodes", nodes_view},
         {"gateways", gateways_view},
