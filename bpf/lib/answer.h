@@ -287,20 +287,23 @@ __weak int error_answer6(struct __sk_buff *skb, const struct packet *p, u32 reas
     return p && way ? error_answer(skb, p, reason, way, true) : VERDICT_DROP;
 }
 
-/* Ends a packet that deliver() refuses: counted, and with an error to its sender where there is one for the reason. */
+/* Ends a packet that deliver() refuses: counted, and with an error to its sender where there is one for the reason.
+ * Whether there is one is asked once and not kept: Linux 6.1 does not follow what is kept over calls, and takes the way
+ * that it has not walked for one that no packet goes. */
 inline_always int refuse(struct __sk_buff *skb, const struct packet *p, const struct flow *f, enum tw_drop reason,
                          enum tw_hook hook, const bool v6)
 {
     u32 next = f->next;
     struct tw_nexthop *nexthop = bpf_map_lookup_elem(&nexthops, &next);
-    bool told = nexthop && (reason == TW_DROP_HOPS || reason == TW_DROP_TOO_BIG);
-    struct error_way way = {.back = f->back, .mtu = nexthop ? nexthop->link.mtu : 0};
+    struct error_way way = {.back = f->back};
     int verdict;
 
-    if (told)
-        step(TW_STEP_ANSWER, reason);
+    if (!nexthop || (reason != TW_DROP_HOPS && reason != TW_DROP_TOO_BIG))
+        return drop(reason, hook, skb->len);
+    way.mtu = nexthop->link.mtu;
+    step(TW_STEP_ANSWER, reason);
     verdict = drop(reason, hook, skb->len);
-    if (config.dry || !told)
+    if (config.dry)
         return verdict;
     return v6 ? error_answer6(skb, p, reason, &way) : error_answer4(skb, p, reason, &way);
 }
@@ -441,12 +444,11 @@ __weak int ping_answer6(struct __sk_buff *skb, const struct packet *p, u32 hook,
     return p ? ping_answer(skb, p, hook, flags, true) : VERDICT_DROP;
 }
 
-/* What becomes of a packet for which no flow was made. `flags` as of bpf_redirect, for its answer. */
+/* What becomes of a packet for which no flow was made. Its sender is told who dials what nobody serves, or goes on with
+ * a connection that nobody has. `flags` as of bpf_redirect, for the answer. */
 inline_always int unopened(struct __sk_buff *skb, const struct packet *p, int reason, enum tw_hook hook, u64 flags,
                            const bool v6)
 {
-    /* Its sender is told who dials what nobody serves, or goes on with a connection that nobody has. */
-    bool told = refuses(reason) || reason == TW_DROP_NO_CONNECTION;
     struct error_way way = {.back = NEXTHOP_STACK, .flags = flags};
     int verdict;
 
@@ -454,10 +456,11 @@ inline_always int unopened(struct __sk_buff *skb, const struct packet *p, int re
         return VERDICT_NEXT;
     if (reason == OPEN_PING)
         return v6 ? ping_answer6(skb, p, hook, flags) : ping_answer4(skb, p, hook, flags);
-    if (told)
-        step(TW_STEP_ANSWER, reason);
+    if (!refuses(reason) && reason != TW_DROP_NO_CONNECTION)
+        return drop(reason, hook, skb->len);
+    step(TW_STEP_ANSWER, reason);
     verdict = drop(reason, hook, skb->len);
-    if (config.dry || !told)
+    if (config.dry)
         return verdict;
     if (p->tuple.protocol != IPPROTO_TCP)
         return v6 ? error_answer6(skb, p, reason, &way) : error_answer4(skb, p, reason, &way);

@@ -3,6 +3,7 @@
 
 #include "agent/node/netlink.h"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <cstdlib>
@@ -54,6 +55,38 @@ tw_bench_packet packet(const Address &client, uint32_t client_port, const Addres
             htons(dialled), 0};
 }
 
+/// Addresses of load balancers.
+Address one_range()
+{
+    return v4(203, 0, 113, 1);
+}
+
+Address many_ranges()
+{
+    return v4(203, 0, 113, 2);
+}
+
+/// ClusterIPs beside those of `cluster_ips`.
+Address many_endpoints()
+{
+    return v4(10, 96, 1, 1);
+}
+
+Address affinity()
+{
+    return v4(10, 96, 1, 2);
+}
+
+tw_bench_packet from_outside(uint32_t number, const Address &frontend)
+{
+    return packet(v4(198, 51, 100, 1 + number % outside), number / outside, frontend, port);
+}
+
+tw_bench_packet from_pod(uint32_t number, const Address &frontend)
+{
+    return packet(v4(10, 244, 1, 2 + number % clients), number / clients, frontend, port);
+}
+
 ServicePlan service(const std::string &name, const Address &address, uint16_t dialled)
 {
     ServicePlan plan;
@@ -80,6 +113,26 @@ tw_bench_packet PacketNode::to_cluster_ip(uint32_t number)
 tw_bench_packet PacketNode::to_node_port(uint32_t number)
 {
     return packet(v4(198, 51, 100, 1 + number % outside), number / outside, node_address(), node_port_number);
+}
+
+tw_bench_packet PacketNode::to_one_range(uint32_t number)
+{
+    return from_outside(number, one_range());
+}
+
+tw_bench_packet PacketNode::to_many_ranges(uint32_t number)
+{
+    return from_outside(number, many_ranges());
+}
+
+tw_bench_packet PacketNode::to_many_endpoints(uint32_t number)
+{
+    return from_pod(number, many_endpoints());
+}
+
+tw_bench_packet PacketNode::to_affinity(uint32_t number)
+{
+    return from_pod(number, affinity());
 }
 
 Result<std::unique_ptr<PacketNode>> PacketNode::up(uint32_t flow_rows)
@@ -197,9 +250,11 @@ Result<> PacketNode::fill_tables()
              nexthops_->set_node(*Prefix::parse("10.244.2.0/24"), resolved)});
     for (uint32_t client = 0; set && client < clients; client++)
         set = nexthops_->set_endpoint({v4(10, 244, 1, 2 + client)}, pod);
-    if (!set)
-        return set;
+    return set ? add_services() : set;
+}
 
+Result<> PacketNode::add_services()
+{
     ServiceChanges changes;
     for (uint32_t number = 0; number < cluster_ips; number++) {
         ServicePlan plan = service(fmt::format("cluster-{}", number), v4(10, 96, 0, 1 + number), port);
@@ -210,6 +265,27 @@ Result<> PacketNode::fill_tables()
     for (uint32_t number = 0; number < backends; number++)
         plan.backends.push_back({backend(number), backend_port});
     changes.upserts.push_back(std::move(plan));
+
+    for (const auto &[address, ranges] : {std::pair(one_range(), 1U), {many_ranges(), 1000U}}) {
+        ServicePlan ranged = service(fmt::format("ranges-{}", ranges), address, port);
+        ranged.frontends[0].kind = TW_FRONTEND_BALANCER;
+        ranged.backends.push_back({backend(0), backend_port});
+        ranged.filtered = true;
+        ranged.source_ranges.push_back(*Prefix::parse("198.51.100.0/24"));
+        for (uint32_t number = 1; number < ranges; number++)
+            ranged.source_ranges.emplace_back(v4(192, number / 256, number % 256, 0), 24);
+        std::ranges::sort(ranged.source_ranges);
+        changes.upserts.push_back(std::move(ranged));
+    }
+    ServicePlan wide = service("many-endpoints", many_endpoints(), port);
+    for (uint32_t number = 0; number < 5000; number++)
+        wide.backends.push_back({backend(number % 250), static_cast<uint16_t>(backend_port + number / 250)});
+    std::ranges::sort(wide.backends);
+    changes.upserts.push_back(std::move(wide));
+    ServicePlan sticky = service("affinity", affinity(), port);
+    sticky.backends.push_back({backend(0), backend_port});
+    sticky.affinity = 10'800;
+    changes.upserts.push_back(std::move(sticky));
     for (const std::string &line : services_->apply(std::move(changes)))
         return fail("{}", line);
     datapath_->commit(); // nothing is to be attached

@@ -29,6 +29,12 @@ public:
     static tw_bench_packet to_cluster_ip(uint32_t number);
     static tw_bench_packet to_node_port(uint32_t number);
 
+    /// Likewise to Services that differ in one thing: one or 1,000 source ranges, 5,000 endpoints, session affinity.
+    static tw_bench_packet to_one_range(uint32_t number);
+    static tw_bench_packet to_many_ranges(uint32_t number);
+    static tw_bench_packet to_many_endpoints(uint32_t number);
+    static tw_bench_packet to_affinity(uint32_t number);
+
     /// A loaded program by its name.
     [[nodiscard]] Result<Fd> program(const std::string &name) const;
 
@@ -44,6 +50,7 @@ private:
     Result<> load(uint32_t flow_rows);
     Result<> make_links();
     Result<> fill_tables();
+    Result<> add_services();
 
     std::filesystem::path bpffs_;
     std::optional<Datapath> datapath_;

@@ -439,6 +439,20 @@ Result<> measure_level(Measurement &measurement, const Level &level, bool lookup
     return measurement.fresh(level.flows == 1 ? in_cache : newcomers, when, goal);
 }
 
+/// What becomes dearer, or should not, for the first packet of a flow by what its Service has. Rows stay in the cache,
+/// where such differences show.
+Result<> measure_services(PacketNode &node, Driver &driver, const Target &pod, const Target &net, Report &report)
+{
+    for (const Traffic &traffic : {Traffic{"1 endpoint", PacketNode::to_cluster_ip, pod, net},
+                                   {"5,000 endpoints", PacketNode::to_many_endpoints, pod, net},
+                                   {"session affinity", PacketNode::to_affinity, pod, net},
+                                   {"1 source range", PacketNode::to_one_range, net, net},
+                                   {"1,000 source ranges", PacketNode::to_many_ranges, net, net}})
+        if (auto measured = Measurement(node, driver, traffic, report).fresh(in_cache, "by Service", {}); !measured)
+            return measured;
+    return {};
+}
+
 /// ClusterIPs have lookups alone and levels of fill measured, too: those are the flow table's, whichever the traffic
 /// is.
 Result<> measure_node(uint32_t table, std::span<const Level> levels, Report &report)
@@ -470,7 +484,7 @@ Result<> measure_node(uint32_t table, std::span<const Level> levels, Report &rep
                     return measured;
         measurement.clear();
     }
-    return {};
+    return table == usual_rows ? measure_services(**node, **driver, pod, net, report) : Result<>{};
 }
 
 } // namespace
