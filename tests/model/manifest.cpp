@@ -152,6 +152,8 @@ std::string manifest(const Node &node)
     text += "status:\n  addresses:\n";
     for (const std::string &address : node.addresses)
         text += fmt::format("  - {{type: InternalIP, address: \"{}\"}}\n", address);
+    if (node.node_port_addresses != node.addresses)
+        text += "# NodePorts on " + list(node.node_port_addresses) + "\n";
     return text;
 }
 
@@ -179,7 +181,7 @@ std::string text(const Answer &answer)
         return fmt::format("to one of {{{}}}, {}", fmt::join(backends, "; "),
                            answer.as_node ? "as from the node" : "with its own source");
     case Answer::Kind::refused:
-        return "refused";
+        return "refused: " + answer.reason;
     case Answer::Kind::dropped:
         return "dropped: " + answer.reason;
     case Answer::Kind::answered:

@@ -236,7 +236,7 @@ Endpoint Cases::endpoint(bool v6, unsigned hinted)
     return endpoint;
 }
 
-/// The node moves to another zone, or gets an address, or loses it.
+/// The node moves to another zone, or gets an address, or loses it; NodePorts are on some of them.
 Node Cases::node()
 {
     Node node = first_node_;
@@ -244,6 +244,9 @@ Node Cases::node()
     for (const Pool &pool : pools)
         if (chance(30))
             node.addresses.push_back(pick(pool.extra_node));
+    node.node_port_addresses = node.addresses;
+    if (chance(50))
+        std::erase_if(node.node_port_addresses, [&](const std::string &) { return chance(40); });
     return node;
 }
 
@@ -294,12 +297,11 @@ void Cases::address(Packet &packet, const Service &service, bool v6)
     } else if (const Texts cluster = of_family(service.cluster_ips, v6);
                !cluster.empty() && cluster.front() != "None") {
         packet.destination = cluster.front();
-        if (chance(5))
-            packet.protocol = "ICMP";
-        return;
     }
     if (chance(3))
         packet.protocol = pick(protocols);
+    if (chance(2))
+        packet.port = pick(numbers);
     if (chance(3))
         packet.protocol = "ICMP";
 }

@@ -82,6 +82,10 @@ struct Dialled {
     bool balancer; ///< an address of the load balancer
 };
 
+/// Nobody dials these: a NodePort on whichever address.
+constexpr const char *any4 = "0.0.0.0";
+constexpr const char *any6 = "::";
+
 /// Whether `port` is dialled by that address and number; node ports stand for themselves.
 std::optional<Dialled> dials(const Node &node, const Service &service, const Port &port, const Packet &packet,
                              bool node_port)
@@ -93,7 +97,7 @@ std::optional<Dialled> dials(const Node &node, const Service &service, const Por
     Dialled dialled{&service, &port, v6, false, false};
     if (node_port) { // rule 10
         const bool is = of_type_node_port(service) && port.node_port != 0 && port.node_port == packet.port &&
-                        has(node.addresses, ip);
+                        (has(node.node_port_addresses, ip) || ip == any4 || ip == any6);
         return is ? std::optional(dialled) : std::nullopt;
     }
     if (port.number != packet.port)
@@ -259,14 +263,14 @@ bool is_vip(const Cluster &cluster, const std::string &address, Wanted wanted)
     return false;
 }
 
-/// Some address and number leads to this port.
+/// Some address and number leads to this port, or would if the node had the address.
 bool can_be_dialled(const Cluster &cluster, const Dialled &wanted)
 {
     std::vector<std::string> addresses = wanted.service->cluster_ips;
     addresses.insert(addresses.end(), wanted.service->external_ips.begin(), wanted.service->external_ips.end());
     for (const Ingress &ingress : wanted.service->ingress)
         addresses.push_back(ingress.ip);
-    addresses.insert(addresses.end(), cluster.node.addresses.begin(), cluster.node.addresses.end());
+    addresses.insert(addresses.end(), {any4, any6}); // addresses of the node come and go, its NodePorts stay
     for (const std::string &address : addresses)
         for (const int number : {wanted.port->number, wanted.port->node_port}) {
             const auto dialled =

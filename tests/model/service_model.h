@@ -83,6 +83,7 @@ struct Node {
     std::string name;
     std::string zone;
     std::vector<std::string> addresses;
+    std::vector<std::string> node_port_addresses; ///< those that NodePorts are on
     std::set<std::string> pods;
 
     friend bool operator==(const Node &, const Node &) = default;

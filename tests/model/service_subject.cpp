@@ -96,7 +96,11 @@ Subject::Subject()
 
 Node Subject::node() const
 {
-    Node node{.name = node_name, .zone = "east", .addresses = {node4, node6}, .pods = {}};
+    Node node{.name = node_name,
+              .zone = "east",
+              .addresses = {node4, node6},
+              .node_port_addresses = {node4, node6},
+              .pods = {}};
     for (const test::PodSpec *pod : pods_)
         for (const Address &address : pod->addresses)
             node.pods.insert(address.text());
@@ -115,6 +119,8 @@ void Subject::change(const std::vector<Change> &changes)
                     planner_.remove_slice({Symbol(space), one.name});
                 else
                     read(manifest(one));
+                if constexpr (std::is_same_v<T, Node>)
+                    move_node_ports(one.node_port_addresses);
             },
             change);
     planner_.set_place(place_);
@@ -152,6 +158,16 @@ void Subject::move_node(const thruway::Node &node)
     if (auto set = world_.nexthops->set_node_addresses(node.addresses); !set)
         throw std::runtime_error(set.error().text());
     place_ = {.node = Symbol(node_name), .zone = node.zone, .addresses = node.addresses};
+}
+
+/// What the agent's settings make of the node's addresses.
+void Subject::move_node_ports(const std::vector<std::string> &addresses)
+{
+    std::vector<Address> chosen;
+    for (const std::string &address : addresses)
+        chosen.push_back(test::address(address));
+    if (auto set = world_.nexthops->set_node_port_addresses(chosen); !set)
+        throw std::runtime_error(set.error().text());
 }
 
 void Subject::forget_flows()

@@ -63,6 +63,7 @@ private:
 
     void read(const std::string &manifest);
     void move_node(const thruway::Node &node);
+    void move_node_ports(const std::vector<std::string> &addresses);
     [[nodiscard]] test::Packet build(const Packet &packet);
     test::Outcome run(Hook hook, unsigned ifindex, const test::Packet &packet);
     test::Outcome run_at_uplink(const test::Packet &packet);
