@@ -14,7 +14,11 @@ public:
     using Clock = std::chrono::steady_clock;
     using Duration = std::chrono::milliseconds;
 
-    explicit Backoff(Duration first) : first_(first), next_(first) {}
+    /// With the first wait and the longest one.
+    explicit Backoff(Duration first, Duration longest = std::chrono::seconds(30))
+        : first_(first), longest_(longest), next_(first)
+    {
+    }
 
     /// `random` spreads by a factor of 1 to 2.
     Duration after_failure(Clock::time_point now, std::minstd_rand &random)
@@ -24,15 +28,15 @@ public:
         last_ = now;
         const double spread = std::uniform_real_distribution(1.0, 2.0)(random);
         const auto wait = std::chrono::duration_cast<Duration>(next_ * spread);
-        next_ = std::min(next_ * 2, longest);
-        return std::min(wait, longest);
+        next_ = std::min(next_ * 2, longest_);
+        return std::min(wait, longest_);
     }
 
 private:
-    static constexpr Duration longest = std::chrono::seconds(30);
     static constexpr Clock::duration healthy = std::chrono::minutes(2);
 
     Duration first_;
+    Duration longest_;
     Duration next_;
     Clock::time_point last_;
 };

@@ -36,10 +36,11 @@ bool differs_beyond_token(Access a, const Access &b)
 
 KubeSource::KubeSource(Loop &loop, std::string node, KubeOptions options, SourceEvents events, KubeTiming timing)
     : loop_(loop), node_(std::move(node)), events_(std::move(events)), timing_(timing), options_(std::move(options)),
-      credentials_(loop, options_), access_backoff_(timing.backoff), client_(loop, timing.connect)
+      credentials_(loop, options_), access_backoff_(timing.backoff, timing.longest_backoff),
+      client_(loop, timing.connect)
 {
     for (const Resource &resource : resources)
-        watches_.push_back(std::make_unique<Watch>(resource, timing_.backoff));
+        watches_.push_back(std::make_unique<Watch>(resource, access_backoff_));
 }
 
 KubeSource::~KubeSource()

@@ -31,6 +31,7 @@ struct KubeTiming {
     Duration ping_every = std::chrono::seconds(30);
     Duration ping = std::chrono::seconds(15);
     Duration backoff = std::chrono::milliseconds(800);
+    Duration longest_backoff = std::chrono::seconds(30);
     Duration brief = std::chrono::seconds(1); ///< a watch that ends sooner was none
 };
 
@@ -67,7 +68,7 @@ private:
         uint64_t bytes = 0;
         uint64_t asks = 0;
 
-        Watch(const Resource &resource, Backoff::Duration first) : reflector(resource), backoff(first) {}
+        Watch(const Resource &resource, Backoff wait) : reflector(resource), backoff(wait) {}
     };
 
     void renew(bool refused);

@@ -31,6 +31,7 @@ constexpr KubeTiming quick{.connect = 2s,
                            .ping_every = 100ms,
                            .ping = 300ms,
                            .backoff = 10ms,
+                           .longest_backoff = 100ms, // a dozen faults would have it wait for longer than the tests do
                            .brief = 2ms};
 
 constexpr auto patience = 20s;
@@ -144,6 +145,9 @@ public:
         const bool reached = wait([&] { return synced_ == 1 && objects_ == truth; });
         INFO(fmt::format("knows {} of {} objects; refused: {}", objects().size(), truth.size(),
                          fmt::join(refused(), "; ")));
+        for (const WatchStatus &watch : reached ? std::vector<WatchStatus>() : watches())
+            UNSCOPED_INFO(fmt::format("{}: {}, {} objects, version {}, {} reconnects, last error {}", watch.resource,
+                                      watch.state, watch.objects, watch.version, watch.reconnects, watch.last_error));
         CHECK(reached);
     }
 
