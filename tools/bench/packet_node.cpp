@@ -269,7 +269,8 @@ Result<> PacketNode::add_services()
     for (const auto &[address, ranges] : {std::pair(one_range(), 1U), {many_ranges(), 1000U}}) {
         ServicePlan ranged = service(fmt::format("ranges-{}", ranges), address, port);
         ranged.frontends[0].kind = TW_FRONTEND_BALANCER;
-        ranged.backends.push_back({backend(0), backend_port});
+        for (uint32_t number = 0; number < 8; number++) // each has room for so many clients as there are ports for SNAT
+            ranged.backends.push_back({backend(number), backend_port});
         ranged.filtered = true;
         ranged.source_ranges.push_back(*Prefix::parse("198.51.100.0/24"));
         for (uint32_t number = 1; number < ranges; number++)
