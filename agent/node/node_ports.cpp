@@ -70,7 +70,7 @@ void NodePorts::look()
 Result<std::optional<SocketOwner>> NodePorts::owner_of(const Frontend &frontend)
 {
     if (!sockets_) {
-        auto opened = SocketLookup::open();
+        auto opened = SockDiag::open();
         if (!opened)
             return std::unexpected(opened.error());
         sockets_ = std::move(*opened);

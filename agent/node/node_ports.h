@@ -2,7 +2,7 @@
 #pragma once
 
 #include "agent/base/loop.h"
-#include "agent/node/socket_lookup.h"
+#include "agent/node/sock_diag.h"
 #include "agent/planner/plan.h"
 
 #include <deque>
@@ -46,7 +46,7 @@ private:
     std::unordered_map<ServiceKey, std::vector<Frontend>> known_; ///< of services that have node ports
     std::deque<Port> new_;
     Loop::Timer timer_ = 0;
-    std::optional<SocketLookup> sockets_;
+    std::optional<SockDiag> sockets_;
     bool blind_ = false; ///< this kernel does not tell
     // As long as ports come: both families of a port are one line, and /proc is read once.
     std::unordered_set<std::string> told_;

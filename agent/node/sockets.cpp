@@ -2,24 +2,18 @@
 #include "agent/node/sockets.h"
 
 #include "agent/base/address.h"
+#include "agent/node/sock_diag.h"
 
 #include <algorithm>
 #include <array>
 #include <bpf/bpf.h>
 #include <linux/inet_diag.h>
-#include <linux/sock_diag.h>
-#include <memory>
 #include <netinet/in.h>
-#include <netlink/msg.h>
-#include <netlink/netlink.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 namespace thruway {
 namespace {
-
-using Socket = std::unique_ptr<nl_sock, decltype(&nl_socket_free)>;
-using Message = std::unique_ptr<nl_msg, decltype(&nlmsg_free)>;
 
 /// All UDP sockets that are connected to a backend in the place of a service.
 Result<std::vector<tw_connected>> connected_sockets(const Datapath &datapath)
@@ -74,21 +68,6 @@ inet_diag_req_v2 naming(const tw_connected &socket)
     return request;
 }
 
-Result<> end_socket(nl_sock *netlink, const tw_connected &socket)
-{
-    inet_diag_req_v2 request = naming(socket);
-    const Message message(nlmsg_alloc_simple(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK), nlmsg_free);
-    int error = message ? nlmsg_append(message.get(), &request, sizeof(request), NLMSG_ALIGNTO) : -NLE_NOMEM;
-    if (error >= 0)
-        error = nl_send_auto(netlink, message.get());
-    if (error >= 0)
-        error = nl_wait_for_ack(netlink);
-    if (error < 0 && error != -NLE_OBJ_NOTFOUND) // it has just been closed
-        return fail("cannot end the UDP socket to {}, port {}: {}", Address(socket.backend.address).text(),
-                    ntohs(socket.backend.port), nl_geterror(error));
-    return {};
-}
-
 } // namespace
 
 Result<unsigned> end_lost_sockets(const Datapath &datapath, const std::vector<tw_purge> &lost)
@@ -99,14 +78,14 @@ Result<unsigned> end_lost_sockets(const Datapath &datapath, const std::vector<tw
     std::erase_if(*sockets, [&](const tw_connected &socket) { return !is_lost(socket, lost); });
     if (sockets->empty())
         return 0;
-    const Socket netlink(nl_socket_alloc(), nl_socket_free);
-    if (!netlink)
-        return fail_code(ENOMEM, "netlink");
-    if (const int error = nl_connect(netlink.get(), NETLINK_SOCK_DIAG); error < 0)
-        return fail("cannot ask the kernel for sockets: {}", nl_geterror(error));
+    auto kernel = SockDiag::open();
+    if (!kernel)
+        return std::unexpected(kernel.error());
     for (const tw_connected &socket : *sockets)
-        if (auto ended = end_socket(netlink.get(), socket); !ended)
-            return std::unexpected(ended.error());
+        if (auto ended = kernel->end(naming(socket)); !ended)
+            return fail_within(fmt::format("UDP socket to {}, port {}", Address(socket.backend.address).text(),
+                                           ntohs(socket.backend.port)),
+                               ended.error());
     return static_cast<unsigned>(sockets->size());
 }
 

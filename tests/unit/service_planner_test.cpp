@@ -490,7 +490,7 @@ TEST_CASE("rule 38: of two Services with one healthCheckNodePort the older has i
 TEST_CASE("rule 38: a healthCheckNodePort and a node port cannot be one")
 {
     ServicePlanner planner;
-    Service old = service("old", {"10.96.0.2"}, {port("http", 80, 30100)}, ServiceType::node_port);
+    const Service old = service("old", {"10.96.0.2"}, {port("http", 80, 30100)}, ServiceType::node_port);
     planner.upsert(old);
     planner.upsert(balanced("web", 30100, 1));
     CHECK(health(planner).empty());

@@ -5,6 +5,7 @@
 #include "agent/base/fd.h"
 #include "agent/state/objects.h"
 
+#include <linux/inet_diag.h>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -17,17 +18,23 @@ struct SocketOwner {
     uint32_t user = 0;
 };
 
-/// Asks the kernel who would get a packet, without touching anything (sock_diag(7)).
-class SocketLookup {
+/// Speaks with the kernel about the sockets of this network namespace (sock_diag(7)).
+class SockDiag {
 public:
-    static Result<SocketLookup> open();
+    static Result<SockDiag> open();
 
     /// The socket that takes what is sent to this address and port by anybody: one that listens (TCP), or one that is
     /// bound and not connected (UDP).
     Result<std::optional<SocketOwner>> at(const Address &address, uint16_t port, Protocol protocol);
 
+    /// Ends a socket, as `ss -K`: its owner's next call fails. One that is gone already is none to end. Fails, too, if
+    /// the kernel cannot end sockets (CONFIG_INET_DIAG_DESTROY).
+    Result<> end(const inet_diag_req_v2 &socket);
+
 private:
-    explicit SocketLookup(Fd socket) : socket_(std::move(socket)) {}
+    explicit SockDiag(Fd socket) : socket_(std::move(socket)) {}
+
+    Result<std::optional<inet_diag_msg>> ask(uint16_t type, const inet_diag_req_v2 &socket);
 
     Fd socket_;
 };

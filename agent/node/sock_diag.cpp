@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "agent/node/socket_lookup.h"
+#include "agent/node/sock_diag.h"
 
 #include "agent/base/file.h"
 
@@ -18,42 +18,40 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Request {
-    nlmsghdr head{};
-    inet_diag_req_v2 body{};
-};
-
-Request request_for(const Address &address, uint16_t port, Protocol protocol)
+inet_diag_req_v2 listener_at(const Address &address, uint16_t port, Protocol protocol)
 {
-    Request request;
-    request.head.nlmsg_len = sizeof(request);
-    request.head.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-    request.head.nlmsg_flags = NLM_F_REQUEST;
-    request.body.sdiag_family = address.family() == Family::ipv4 ? AF_INET : AF_INET6;
-    request.body.sdiag_protocol = static_cast<uint8_t>(protocol);
-    inet_diag_sockid &id = request.body.id;
+    inet_diag_req_v2 wanted{};
+    wanted.sdiag_family = address.family() == Family::ipv4 ? AF_INET : AF_INET6;
+    wanted.sdiag_protocol = static_cast<uint8_t>(protocol);
+    inet_diag_sockid &id = wanted.id;
     id.idiag_cookie[0] = id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
     // The other end is nobody in particular. For UDP the kernel has the two ends swapped (net/ipv4/udp_diag.c,
     // udp_diag_dump_one).
     const bool swapped = protocol == Protocol::udp;
     std::memcpy(swapped ? id.idiag_dst : id.idiag_src, address.bytes(), address.size());
     (swapped ? id.idiag_dport : id.idiag_sport) = htons(port);
-    return request;
+    return wanted;
 }
 
 } // namespace
 
-Result<SocketLookup> SocketLookup::open()
+Result<SockDiag> SockDiag::open()
 {
     Fd socket(::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
     if (!socket)
         return fail_errno("sock_diag");
-    return SocketLookup(std::move(socket));
+    return SockDiag(std::move(socket));
 }
 
-Result<std::optional<SocketOwner>> SocketLookup::at(const Address &address, uint16_t port, Protocol protocol)
+/// What the kernel says of the socket; nothing if there is none.
+Result<std::optional<inet_diag_msg>> SockDiag::ask(uint16_t type, const inet_diag_req_v2 &socket)
 {
-    const Request request = request_for(address, port, protocol);
+    struct {
+        nlmsghdr head;
+        inet_diag_req_v2 body;
+    } request{{.nlmsg_len = sizeof(request), .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST}, socket};
+    if (type == SOCK_DESTROY) // which has no other answer
+        request.head.nlmsg_flags |= NLM_F_ACK;
     alignas(nlmsghdr) std::array<char, 8192> buffer{};
     if (::send(socket_.get(), &request, sizeof(request), 0) < 0)
         return fail_errno("sock_diag");
@@ -62,16 +60,34 @@ Result<std::optional<SocketOwner>> SocketLookup::at(const Address &address, uint
     if (got < static_cast<ssize_t>(sizeof(nlmsghdr)))
         return fail_errno("sock_diag");
     const auto &head = reinterpret_cast<const nlmsghdr &>(buffer);
+    inet_diag_msg answer{};
     if (head.nlmsg_type == NLMSG_ERROR) {
         nlmsgerr error{};
         std::memcpy(&error, NLMSG_DATA(&head), sizeof(error));
         if (error.error == -ENOENT)
             return std::nullopt;
-        return fail_code(-error.error, "sock_diag");
+        if (error.error != 0)
+            return fail_code(-error.error, "sock_diag");
+    } else {
+        std::memcpy(&answer, NLMSG_DATA(&head), sizeof(answer));
     }
-    inet_diag_msg socket{};
-    std::memcpy(&socket, NLMSG_DATA(&head), sizeof(socket));
-    return SocketOwner{socket.idiag_inode, socket.idiag_uid};
+    return answer;
+}
+
+Result<std::optional<SocketOwner>> SockDiag::at(const Address &address, uint16_t port, Protocol protocol)
+{
+    const auto socket = ask(SOCK_DIAG_BY_FAMILY, listener_at(address, port, protocol));
+    if (!socket)
+        return std::unexpected(socket.error());
+    if (!*socket)
+        return std::nullopt;
+    return SocketOwner{(*socket)->idiag_inode, (*socket)->idiag_uid};
+}
+
+Result<> SockDiag::end(const inet_diag_req_v2 &socket)
+{
+    const auto ended = ask(SOCK_DESTROY, socket);
+    return ended ? Result<>{} : std::unexpected(ended.error());
 }
 
 std::unordered_map<uint64_t, std::string> socket_processes()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who has a port, as the kernel tells it.
-#include "agent/node/socket_lookup.h"
+#include "agent/node/sock_diag.h"
 
 #include <catch2/catch_test_macros.hpp>
 #include <netinet/in.h>
@@ -40,7 +40,7 @@ const Address here6 = Address::parse("::1").value();
 /// The inode, 0 if there is no such socket.
 uint64_t at(const Address &address, uint16_t port, Protocol protocol)
 {
-    auto sockets = SocketLookup::open();
+    auto sockets = SockDiag::open();
     REQUIRE(sockets);
     const auto owner = sockets->at(address, port, protocol);
     INFO((owner ? "" : owner.error().text()));
