@@ -20,10 +20,26 @@ static const struct {
     const char *name;
     struct shim_map map;
 } maps[] = {
-    NAMED(frontends),      NAMED(services), NAMED(slots),       NAMED(backends),  NAMED(endpoints),
-    NAMED(node_addresses), NAMED(layout),   NAMED(addresses),   NAMED(nodes),     NAMED(gateways),
-    NAMED(ifindexes),      NAMED(nexthops), NAMED(generations), NAMED(totals),    NAMED(flows4),
-    NAMED(flows6),         NAMED(drops),    NAMED(vips),        NAMED(fragments),
+    NAMED(frontends),
+    NAMED(services),
+    NAMED(slots),
+    NAMED(backends),
+    NAMED(endpoints),
+    NAMED(node_addresses),
+    NAMED(node_port_addresses),
+    NAMED(layout),
+    NAMED(addresses),
+    NAMED(nodes),
+    NAMED(gateways),
+    NAMED(ifindexes),
+    NAMED(nexthops),
+    NAMED(generations),
+    NAMED(totals),
+    NAMED(flows4),
+    NAMED(flows6),
+    NAMED(drops),
+    NAMED(vips),
+    NAMED(fragments),
 };
 
 const struct shim_map *program_map(const char *name)
