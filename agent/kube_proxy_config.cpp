@@ -98,8 +98,9 @@ std::optional<double> parse_duration(std::string_view text)
     return total;
 }
 
-/// A text that says nothing leaves the default in place.
-Setter text_into(std::string &target)
+/// What says nothing leaves the default in place.
+template<typename T>
+Setter said_into(T &target)
 {
     return [&target](const json &value) -> Result<> {
         if (says_something(value))
@@ -127,21 +128,12 @@ Setters setters(Config &config)
     Setters all{
         {"apiVersion", known},
         {"kind", known},
-        {"clientConnection.kubeconfig", text_into(config.kube.kubeconfig)},
-        {"hostnameOverride", text_into(config.node)},
-        {"healthzBindAddress", text_into(config.health_address)},
-        {"metricsBindAddress", text_into(config.metrics_address)},
-        {"nodePortAddresses",
-         [&config](const json &value) -> Result<> {
-             if (says_something(value))
-                 value.get_to(config.node_port_addresses);
-             return {};
-         }},
-        {"iptables.localhostNodePorts",
-         [&config](const json &value) -> Result<> {
-             config.localhost_node_ports = value.is_boolean() && value.get<bool>();
-             return {};
-         }},
+        {"clientConnection.kubeconfig", said_into(config.kube.kubeconfig)},
+        {"hostnameOverride", said_into(config.node)},
+        {"healthzBindAddress", said_into(config.health_address)},
+        {"metricsBindAddress", said_into(config.metrics_address)},
+        {"nodePortAddresses", said_into(config.node_port_addresses)},
+        {"iptables.localhostNodePorts", said_into(config.localhost_node_ports)},
         {"conntrack.tcpEstablishedTimeout", seconds_into(config.timeouts.tcp_established)},
         {"conntrack.udpTimeout", seconds_into(config.timeouts.udp_one_way)},
         {"conntrack.udpStreamTimeout", seconds_into(config.timeouts.udp_two_way)},

@@ -279,7 +279,10 @@ Result<std::optional<uint32_t>> Tracer::service_at(const Probe &probe) const
         return std::nullopt;
     Frontend frontend{probe.destination, probe.destination_port, static_cast<Protocol>(probe.protocol)};
     auto found = site_->maps.frontends.find<tw_frontend, uint32_t>(frontend.raw());
-    if (found && !*found && is_own(probe.destination)) {
+    const auto on = site_->maps.node_port_addresses.find<tw_address, uint32_t>(probe.destination.raw());
+    if (!on)
+        return std::unexpected(on.error());
+    if (found && !*found && *on) {
         frontend.address = Address::any(probe.destination.family());
         found = site_->maps.frontends.find<tw_frontend, uint32_t>(frontend.raw());
     }
