@@ -20,7 +20,7 @@ int exit_code(const Result<> &result);
 /// up, down, status, exec, pod, agent
 void add_lab_commands(CLI::App &app, int &code);
 
-/// echo, ask, bulk, hold
+/// echo, ask, bulk, hold, sctp-serve, sctp-dial
 void add_traffic_commands(CLI::App &app, int &code);
 
 } // namespace thruway::lab

@@ -4,6 +4,7 @@
 #include "tools/lab/commands.h"
 #include "tools/lab/echo.h"
 #include "tools/lab/hold.h"
+#include "tools/lab/sctp.h"
 #include "tools/lab/signals.h"
 
 #include <memory>
@@ -271,6 +272,65 @@ void add_hold(CLI::App &app, int &code)
     command->callback([options, &code] { code = run_hold(*options); });
 }
 
+void add_sctp_serve(CLI::App &app, int &code)
+{
+    auto name = std::make_shared<std::string>();
+    auto listen = std::make_shared<std::vector<std::string>>();
+    auto *command = app.add_subcommand(
+        "sctp-serve", "Serve by SCTP: answer each message with a name, who the client is, and the message");
+    command->add_option("--name", *name, "what to call itself")->required();
+    command->add_option("listen", *listen, "each an end with one address: ADDRESS:PORT, [ADDRESS]:PORT")
+        ->required()
+        ->check(parsed_by(parse_socket_name))
+        ->type_name("");
+    command->callback([name, listen, &code] {
+        SctpServeOptions options{.name = *name, .listen = {}};
+        for (const std::string &text : *listen)
+            options.listen.push_back(parse_socket_name(text).value());
+        code = exit_code(serve_sctp(options));
+    });
+}
+
+struct SctpDialCommand {
+    SctpDialOptions dial;
+    Target target;
+    unsigned pause = 0;
+    unsigned timeout = 1000;
+    std::string output;
+};
+
+int run_sctp_dial(SctpDialCommand &command)
+{
+    command.dial.target = command.target.name();
+    command.dial.pause = std::chrono::milliseconds(command.pause);
+    command.dial.timeout = std::chrono::milliseconds(command.timeout);
+    const auto answer = dial_sctp(command.dial);
+    if (command.output == "json")
+        fmt::print("{}\n", (answer ? answer_json(*answer) : json{{"error", answer.error().text()}}).dump(2));
+    else if (answer)
+        fmt::print("{} {}\n", answer->name, answer->client);
+    else
+        print_error(fmt::format("sctp {}: {}", command.target.text, answer.error().text()));
+    return answer ? 0 : exit_failed;
+}
+
+void add_sctp_dial(CLI::App &app, int &code)
+{
+    auto options = std::make_shared<SctpDialCommand>();
+    auto *command = app.add_subcommand(
+        "sctp-dial", "Set up an association with an SCTP server, compare what it answers, and shut it down");
+    add_target(*command, options->target);
+    command->add_option("--messages", options->dial.messages, "how many, one after the other")->capture_default_str();
+    command->add_option("--size", options->dial.size, "bytes of each")->capture_default_str();
+    command->add_option("--pause", options->pause, "milliseconds before each message but the first")
+        ->capture_default_str();
+    command->add_option("--timeout", options->timeout, "milliseconds to wait for setup, each answer and shutdown")
+        ->capture_default_str();
+    command->add_option("--source-port", options->dial.source_port, "0 for any")->capture_default_str();
+    add_output(*command, options->output);
+    command->callback([options, &code] { code = run_sctp_dial(*options); });
+}
+
 } // namespace
 
 void add_traffic_commands(CLI::App &app, int &code)
@@ -279,6 +339,8 @@ void add_traffic_commands(CLI::App &app, int &code)
     add_ask(app, code);
     add_bulk(app, code);
     add_hold(app, code);
+    add_sctp_serve(app, code);
+    add_sctp_dial(app, code);
 }
 
 } // namespace thruway::lab
