@@ -1,6 +1,6 @@
 # The front door. Every target does what it needs itself, packages included, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-kernels soak lint format faults bench clean
+.PHONY: help deps build demo test test-chart test-kernels soak lint format faults bench clean
 
 JOBS ?= $(shell nproc)
 # Output of a build is for when it fails.
@@ -24,6 +24,9 @@ demo: build ## Three nodes in network namespaces: real requests by every path
 
 test: build ## Unit, packet and lab tests, the unit tests also under asan and tsan
 	@.ci/test
+
+test-chart: build ## The Helm chart, by Helm's own library (Go): what it makes, and that the agent takes it
+	@tests/chart/run
 
 test-kernels: build ## Boot Debian's Linux 6.1 and 6.12 in qemu: packet tests and a small lab in each
 	@.ci/deps "qemu-system-x86>=1:10" busybox-static cpio kmod

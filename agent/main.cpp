@@ -140,8 +140,10 @@ int main(int argc, char **argv)
                  "thruway-agent");
     Flags flags;
     Flags cleanup_flags;
+    bool check = false;
     app.set_version_flag("--version", "thruway-agent " THRUWAY_VERSION);
     flags.declare(app);
+    app.add_flag("--check", check, "Only say what is wrong with flags and configuration file, if anything");
     CLI::App *cleaning = app.add_subcommand("cleanup", "Remove all that an agent has put into the kernel and on disk");
     cleanup_flags.declare(*cleaning);
     try {
@@ -167,5 +169,5 @@ int main(int argc, char **argv)
         return complain(wrong_usage, checked.error().text());
     for (const std::string &notice : config->notices)
         spdlog::info("{}", notice);
-    return run(*config);
+    return check ? good : run(*config);
 }

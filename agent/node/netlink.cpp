@@ -22,6 +22,7 @@
 #include <netlink/route/route.h>
 #include <netlink/route/rule.h>
 #include <sched.h>
+#include <unistd.h>
 
 namespace thruway {
 namespace {
@@ -579,16 +580,30 @@ NetnsVisit::~NetnsVisit()
         std::abort();
 }
 
+namespace {
+
+/// In a container /proc/sys is read-only, so that charts/thruway mounts the node's beside it. Both show the namespace
+/// of whoever looks.
+const std::string &net_sysctls()
+{
+    static const std::string mounted = "/host/proc/sys/net/";
+    static const std::string own = "/proc/sys/net/";
+    static const bool in_container = ::access(mounted.c_str(), F_OK) == 0;
+    return in_container ? mounted : own;
+}
+
+} // namespace
+
 Result<> set_net_sysctl(const std::string &name, const std::string &value)
 {
     if (auto now = get_net_sysctl(name); now && *now == value)
         return {};
-    return write_file("/proc/sys/net/" + name, value);
+    return write_file(net_sysctls() + name, value);
 }
 
 Result<std::string> get_net_sysctl(const std::string &name)
 {
-    auto value = read_file("/proc/sys/net/" + name);
+    auto value = read_file(net_sysctls() + name);
     while (value && value->ends_with('\n'))
         value->pop_back();
     return value;
