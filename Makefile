@@ -1,6 +1,6 @@
 # The front door. Every target does what it needs itself, packages included, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-chart test-kernels soak lint format faults bench clean
+.PHONY: help deps build demo test image test-chart test-kernels soak lint format faults bench clean
 
 JOBS ?= $(shell nproc)
 # Output of a build is for when it fails.
@@ -25,7 +25,12 @@ demo: build ## Three nodes in network namespaces: real requests by every path
 test: build ## Unit, packet and lab tests, the unit tests also under asan and tsan
 	@.ci/test
 
-test-chart: build ## The Helm chart, by Helm's own library (Go): what it makes, and that the agent takes it
+image: build ## The container image, as an OCI archive: build/image.tar
+	@.ci/deps buildah
+	@tools/image
+
+test-chart: image ## The chart by Helm's own library (Go), and the image in a lab, under the chart's rights
+	@.ci/deps runc
 	@tests/chart/run
 
 test-kernels: build ## Boot Debian's Linux 6.1 and 6.12 in qemu: packet tests and a small lab in each
