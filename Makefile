@@ -1,6 +1,6 @@
 # The front door. Every target does what it needs itself, packages included, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test image test-chart test-kernels soak lint format faults bench clean
+.PHONY: help deps build demo test image test-chart test-cluster test-kernels soak lint format faults bench clean
 
 JOBS ?= $(shell nproc)
 # Output of a build is for when it fails.
@@ -32,6 +32,9 @@ image: build ## The container image, as an OCI archive: build/image.tar
 test-chart: image ## The chart by Helm's own library (Go), and the image in a lab, under the chart's rights
 	@.ci/deps runc
 	@tests/chart/run
+
+test-cluster: build ## Real etcd, API server and controllers, built by Go: agents in a lab follow them
+	@tests/cluster/run
 
 test-kernels: build ## Boot Debian's Linux 6.1 and 6.12 in qemu: packet tests and a small lab in each
 	@.ci/deps "qemu-system-x86>=1:10" busybox-static cpio kmod
