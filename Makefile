@@ -26,7 +26,7 @@ test: build ## Unit, packet and lab tests, the unit tests also under asan and ts
 	@.ci/test
 
 image: build ## The container image, as an OCI archive: build/image.tar
-	@.ci/deps buildah
+	@.ci/deps buildah patchelf
 	@tools/image
 
 test-chart: image ## The chart by Helm's own library (Go), and the image in a lab, under the chart's rights

@@ -153,17 +153,22 @@ func TestTheAgentMayDoWhatItDoesAndNothingElse(t *testing.T) {
 
 func TestTheAgentRunsWithTheLeastPrivilege(t *testing.T) {
 	pod := daemonSet(t, "").Spec.Template.Spec
-	if !pod.HostNetwork || pod.HostPID || pod.HostIPC || len(pod.InitContainers) > 0 || len(pod.Containers) != 1 {
+	if !pod.HostNetwork || pod.HostPID || pod.HostIPC || len(pod.InitContainers) != 1 || len(pod.Containers) != 1 {
 		t.Errorf("pod: %+v", pod)
 	}
-	rights := pod.Containers[0].SecurityContext
-	want := &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"BPF", "NET_ADMIN", "PERFMON"}}
-	if !reflect.DeepEqual(rights.Capabilities, want) {
-		t.Errorf("capabilities: %v", rights.Capabilities)
-	}
-	if *rights.Privileged || *rights.AllowPrivilegeEscalation || !*rights.ReadOnlyRootFilesystem ||
-		rights.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
-		t.Errorf("security context: %v", rights)
+	for _, container := range append(pod.InitContainers, pod.Containers...) {
+		rights := container.SecurityContext
+		want := &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
+		if container.Name == "agent" {
+			want.Add = []corev1.Capability{"BPF", "NET_ADMIN", "PERFMON"}
+		}
+		if !reflect.DeepEqual(rights.Capabilities, want) {
+			t.Errorf("%s: capabilities: %v", container.Name, rights.Capabilities)
+		}
+		if *rights.Privileged || *rights.AllowPrivilegeEscalation || !*rights.ReadOnlyRootFilesystem ||
+			rights.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+			t.Errorf("%s: security context: %v", container.Name, rights)
+		}
 	}
 }
 

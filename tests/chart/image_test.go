@@ -95,6 +95,7 @@ func unpack(t *testing.T, root string) []string {
 // containerd's own rules for the confinement of containers.
 type node struct {
 	lab      string
+	host     string // root of the node's file system, as far as it is not the lab's
 	root     string // of the image
 	state    string // of runc
 	set      appsv1.DaemonSet
@@ -113,11 +114,19 @@ func newNode(t *testing.T) *node {
 	run(t, labTool, "up", "--name", lab, "--nodes", "1", "--pods", "0", "--no-agents")
 	t.Cleanup(func() { run(t, labTool, "down", "--name", lab) })
 	folder := filepath.Join("/run/thruway-lab", lab)
-	n := &node{lab: lab, root: t.TempDir(), state: t.TempDir(), set: daemonSet(t, ""), hostPath: map[string]string{
+	host := t.TempDir()
+	for _, plugins := range []string{"opt/cni/bin", "etc/cni/net.d"} { // which the kubelet would make
+		if err := os.MkdirAll(filepath.Join(host, plugins), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := &node{lab: lab, host: host, root: t.TempDir(), state: t.TempDir(), set: daemonSet(t, ""), hostPath: map[string]string{
 		"/run/thruway":   filepath.Join(folder, "nodes/node1/run"),
 		"/sys/fs/bpf":    filepath.Join(folder, "nodes/node1/bpf"),
 		"/sys/fs/cgroup": filepath.Join(cgroupRoot(t), "thruway-lab-"+lab, "node1"),
 		"/proc/sys/net":  "/proc/sys/net",
+		"/opt/cni/bin":   filepath.Join(host, "opt/cni/bin"),
+		"/etc/cni/net.d": filepath.Join(host, "etc/cni/net.d"),
 	}}
 	n.start = unpack(t, n.root)
 	return n
@@ -137,12 +146,12 @@ func (n *node) put(t *testing.T, text string) {
 }
 
 // mounts of the chart's pod, with the lab's folders for the node's; a folder of manifests stands for the API server.
-func (n *node) mounts(t *testing.T) []specs.Mount {
+func (n *node) mounts(t *testing.T, wanted corev1.Container) []specs.Mount {
 	t.Helper()
 	pod := n.set.Spec.Template.Spec
 	all := []specs.Mount{{Destination: "/manifests", Type: "bind", Options: []string{"rbind", "ro"},
 		Source: filepath.Join("/run/thruway-lab", n.lab, "manifests")}}
-	for _, mount := range pod.Containers[0].VolumeMounts {
+	for _, mount := range wanted.VolumeMounts {
 		at := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == mount.Name })
 		source := ""
 		if volume := pod.Volumes[at]; volume.ConfigMap != nil {
@@ -162,7 +171,7 @@ func (n *node) mounts(t *testing.T) []specs.Mount {
 	return all
 }
 
-// container is the chart's container as the kubelet and containerd would have it started.
+// container is one of the chart's as the kubelet and containerd would have it started.
 type container struct {
 	node *node
 	id   string
@@ -170,17 +179,23 @@ type container struct {
 	done chan struct{} // closed when it has ended
 }
 
-func (n *node) begin(t *testing.T, id string, more ...string) *container {
+func (n *node) agent(t *testing.T, id string, more ...string) *container {
 	t.Helper()
-	rights := n.set.Spec.Template.Spec.Containers[0].SecurityContext
+	wanted := n.set.Spec.Template.Spec.Containers[0]
+	args := append(slices.Clone(n.start), more...)
+	for _, argument := range wanted.Args {
+		argument = strings.ReplaceAll(argument, "$(NODE_NAME)", "node1")
+		args = append(args, strings.ReplaceAll(argument, "--source=kube", "--source=file:/manifests"))
+	}
+	return n.begin(t, wanted, id, args)
+}
+
+func (n *node) begin(t *testing.T, wanted corev1.Container, id string, args []string) *container {
+	t.Helper()
+	rights := wanted.SecurityContext
 	var capabilities []string
 	for _, name := range rights.Capabilities.Add {
 		capabilities = append(capabilities, "CAP_"+string(name))
-	}
-	args := append(slices.Clone(n.start), more...)
-	for _, argument := range n.set.Spec.Template.Spec.Containers[0].Args {
-		argument = strings.ReplaceAll(argument, "$(NODE_NAME)", "node1")
-		args = append(args, strings.ReplaceAll(argument, "--source=kube", "--source=file:/manifests"))
 	}
 	options := []oci.SpecOpts{
 		oci.WithRootFSPath(n.root),
@@ -189,7 +204,7 @@ func (n *node) begin(t *testing.T, id string, more ...string) *container {
 		oci.WithHostNamespace(specs.NetworkNamespace),
 		oci.WithCgroup(""), // one below ours, that goes with it
 		oci.WithCapabilities(capabilities),
-		oci.WithMounts(n.mounts(t)),
+		oci.WithMounts(n.mounts(t, wanted)),
 		seccomp.WithDefaultProfile(),
 	}
 	if *rights.ReadOnlyRootFilesystem {
@@ -303,7 +318,7 @@ func TestTheImageIsSmall(t *testing.T) {
 // The image's agent, under exactly the confinement that the chart asks for, is a node's agent from its start to cleanup.
 func TestTheImageServesANodeWithTheChartsRights(t *testing.T) {
 	n := newNode(t)
-	first := n.begin(t, "first")
+	first := n.agent(t, "first")
 	first.ready(t)
 
 	// The plugin talks to the agent, which sets sysctls of the pod's interface.
@@ -317,11 +332,10 @@ func TestTheImageServesANodeWithTheChartsRights(t *testing.T) {
 		t.Errorf("thruway service list: %s", listed)
 	}
 	first.exec(t, "thruway", "status")
-	first.exec(t, "thruway-cni", "--version")
 
 	first.signal(t, "KILL")
 	log := first.end(t)
-	second := n.begin(t, "second")
+	second := n.agent(t, "second")
 	second.ready(t)
 	n.answers(t, "guest")
 	second.signal(t, "TERM")
@@ -334,12 +348,37 @@ func TestTheImageServesANodeWithTheChartsRights(t *testing.T) {
 	}
 	n.answers(t, "guest") // while no agent runs
 
-	if said := n.begin(t, "third", "cleanup").end(t); said != "" {
+	if said := n.agent(t, "third", "cleanup").end(t); said != "" {
 		t.Errorf("cleanup: %s", said)
 	}
 	left := string(must(t, n.on("node1", "ls", n.hostPath["/sys/fs/bpf"], n.hostPath["/run/thruway"])))
 	if strings.Contains(left, "thruway\n") || strings.Contains(left, "objects") {
 		t.Errorf("cleanup leaves %s", left)
+	}
+}
+
+// A node has none of the plugin's libraries, so it is tried where there is nothing else.
+func TestThePluginThatIsInstalledNeedsNothingOfTheNode(t *testing.T) {
+	n := newNode(t)
+	wanted := n.set.Spec.Template.Spec.InitContainers[0]
+	for _, id := range []string{"fresh", "again"} {
+		if said := n.begin(t, wanted, id, wanted.Command).end(t); said != "" {
+			t.Fatalf("%s: %s", id, said)
+		}
+		command := exec.Command("chroot", n.host, "/opt/cni/bin/thruway-cni")
+		command.Env = []string{"CNI_COMMAND=VERSION"}
+		command.Stdin = strings.NewReader(`{"cniVersion": "1.0.0"}`)
+		if said := string(must(t, command)); !strings.Contains(said, "supportedVersions") {
+			t.Errorf("%s: the plugin says %s", id, said)
+		}
+	}
+	var list struct{ Plugins []struct{ Type string } }
+	decode(t, filepath.Join(n.host, "etc/cni/net.d/05-thruway.conflist"), &list)
+	if len(list.Plugins) != 1 || list.Plugins[0].Type != "thruway-cni" {
+		t.Errorf("network configuration: %v", list)
+	}
+	if left := must(t, exec.Command("find", n.host, "-name", "*.new")); len(left) > 0 {
+		t.Errorf("left behind: %s", left)
 	}
 }
 

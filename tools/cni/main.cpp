@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/cni/attach.h"
 #include "tools/cni/config.h"
+#include "tools/cni/install.h"
 
 #include <cstdio>
 #include <iostream>
@@ -23,7 +24,10 @@ constexpr const char *usage =
     "\n"
     "Options:\n"
     "  -h, --help   Print this and exit\n"
-    "  --version    Print the version and exit\n";
+    "  --version    Print the version and exit\n"
+    "  --install PLUGINS CONFIGURATIONS\n"
+    "               Put the plugin, and a configuration that names it, into the folders of a container runtime\n"
+    "               (/opt/cni/bin /etc/cni/net.d)\n";
 
 /// The specification wants errors on standard output, as JSON, and a status that is not zero.
 int tell(const std::string &version, const Error &error)
@@ -46,6 +50,12 @@ int main(int argc, char **argv)
         if (argument == "--version") {
             fmt::print("thruway-cni {}\n", THRUWAY_VERSION);
             return 0;
+        }
+        if (argument == "--install" && argc == 4) {
+            const auto installed = cni::install(argv[2], argv[3]);
+            if (!installed)
+                fmt::print(stderr, "thruway-cni: {}\n", installed.error().text());
+            return installed ? 0 : 1;
         }
         fmt::print(stderr, "thruway-cni: {} is no option (see --help)\n", argument);
         return 2;

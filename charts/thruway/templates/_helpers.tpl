@@ -11,6 +11,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{- define "thruway.image" -}}
+{{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+{{- end }}
+
 {{/* The agent's configuration file. */}}
 {{- define "thruway.config" -}}
 {{- $config := deepCopy .Values.config }}
