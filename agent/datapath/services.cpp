@@ -298,7 +298,7 @@ Result<> ServiceTables::set_backends(tw_range &published, const std::vector<Back
             auto index = use_backend(backends[i]);
             if (!index) {
                 while (i > 0)
-                    undo_backend(arrays_->slot(range.base + --i));
+                    drop_backend(arrays_->slot(range.base + --i));
                 ranges_.release(range.base, range.count);
                 return std::unexpected(index.error());
             }
@@ -341,23 +341,12 @@ Result<uint32_t> ServiceTables::use_backend(const Backend &backend)
     return *index;
 }
 
+/// It goes with the end of the round, if nothing of it has come to use the backend by then: one that passes from one
+/// range to another stays the same to clients that are to stay with it.
 void ServiceTables::drop_backend(uint32_t index)
 {
-    if (--references_[index] > 0)
-        return;
-    backends_.erase(index);
-    publish(arrays_->backends[index].flags, uint16_t{0});
-    leaving_.push_back({0, Resting::What::backend, index, 1});
-}
-
-/// Takes use_backend() back before any packet could see it: nothing has to rest.
-void ServiceTables::undo_backend(uint32_t index)
-{
-    if (--references_[index] > 0)
-        return;
-    backends_.erase(index);
-    publish(arrays_->backends[index].flags, uint16_t{0});
-    backend_indices_.release(index);
+    if (--references_[index] == 0)
+        leaving_.push_back({0, Resting::What::backend, index, 1});
 }
 
 void ServiceTables::drop_range(const tw_range &range)
@@ -518,12 +507,23 @@ std::vector<std::string> ServiceTables::sweep()
     return std::exchange(lines_, {});
 }
 
+/// False if it is in use after all, or gone already: it may have been dropped, used, and dropped again.
+bool ServiceTables::forget_backend(uint32_t index)
+{
+    if (references_[index] > 0 || backends_.erase(index) == 0)
+        return false;
+    publish(arrays_->backends[index].flags, uint16_t{0});
+    return true;
+}
+
 void ServiceTables::rest_leaving()
 {
     if (leaving_.empty())
         return;
     const uint64_t ticket = grace_->ticket();
     for (Resting &resting : leaving_) {
+        if (resting.what == Resting::What::backend && !forget_backend(resting.first))
+            continue;
         resting.ticket = ticket;
         resting_.push_back(resting);
     }

@@ -118,7 +118,7 @@ private:
     [[nodiscard]] bool holds(const tw_range &range, const std::vector<Backend> &backends) const;
     Result<uint32_t> use_backend(const Backend &backend);
     void drop_backend(uint32_t index);
-    void undo_backend(uint32_t index);
+    bool forget_backend(uint32_t index);
     void drop_range(const tw_range &range);
     void stage_frontends(const ServicePlan &plan, Applied &service);
     void remove(const ServiceKey &key);

@@ -241,6 +241,37 @@ TEST_CASE("what a round lets go of is not given out again in that round")
     CHECK(Address(world.arrays.backends[index].address) == address("10.244.2.1"));
 }
 
+TEST_CASE("a backend that passes from one range to another in one round stays the same one")
+{
+    World world;
+    ServicePlan local = plan("a", "10.96.0.1", {"10.244.1.2", "10.244.2.1"});
+    local.internal_local = true;
+    local.local = {{address("10.244.1.2"), 8080}};
+    const auto numbers = [&](const tw_range &range) {
+        std::set<uint32_t> all;
+        for (uint32_t i = 0; i < range.count; i++)
+            all.insert(world.arrays.slot(range.base + i));
+        return all;
+    };
+    REQUIRE(world.services->apply({{local}, {}}).empty());
+    const tw_service &row = world.arrays.services[world.services->id_of(key("a"))];
+    const std::set<uint32_t> before = numbers(row.cluster);
+
+    local.local.swap(local.backends);
+    REQUIRE(world.services->apply({{local}, {}}).empty());
+    CHECK(numbers(row.local) == before);
+
+    // And one that nobody has in the end is gone, however often it went to and fro.
+    ServicePlan other = plan("b", "10.96.0.2", {"10.244.2.1"});
+    for (int i = 0; i < 3; i++) {
+        REQUIRE(world.services->apply({{other}, {key("a")}}).empty());
+        REQUIRE(world.services->apply({{local}, {key("b")}}).empty());
+    }
+    REQUIRE(world.services->apply({{}, {key("a")}}).empty());
+    settle(world, *world.services);
+    CHECK(world.services->fill().backends == 0);
+}
+
 TEST_CASE("while backends change, every new connection reaches one of the service, and no other's", "[cpus]")
 {
     World world;
