@@ -169,6 +169,7 @@ Result<> Agent::open_network()
         return restored;
     host_->on_change([this] {
         pods_->refresh();
+        health_ports_.set_addresses(host_->listen_addresses());
         if (synced_ && update_place())
             apply();
     });
@@ -308,6 +309,8 @@ void Agent::take(Change &change)
             nodes_.upsert(*node);
         else if (auto *pod = std::get_if<Pod>(&object))
             pod_objects_.insert_or_assign(pod->name, std::move(*pod));
+        else if (auto *range = std::get_if<ServiceCidr>(&object))
+            service_cidrs_.insert_or_assign(range->name, std::move(*range));
         return;
     }
     const ObjectKey &key = std::get<Delete>(change).key;
@@ -320,6 +323,9 @@ void Agent::take(Change &change)
         return nodes_.remove(key.name);
     case Kind::pod:
         pod_objects_.erase(key.name);
+        return;
+    case Kind::service_cidr:
+        service_cidrs_.erase(key.name);
         return;
     case Kind::name_space:
         return;
@@ -351,10 +357,20 @@ void Agent::apply_services()
     node_ports_.apply(changes);
     for (const std::string &line : service_tables_->apply(std::move(changes)))
         refuse(line);
+    if (auto set = service_tables_->set_cidrs(service_ranges()); !set)
+        refuse(fmt::format("ServiceCIDR: {}", set.error().text()));
     health_ports_.apply(health_checks);
     for (const std::string &line : services_.take_refusals())
         refuse(line);
     end_flows(service_tables_->take_purges());
+}
+
+std::vector<Prefix> Agent::service_ranges() const
+{
+    std::vector<Prefix> all;
+    for (const auto &[name, range] : service_cidrs_)
+        all.insert(all.end(), range.cidrs.begin(), range.cidrs.end());
+    return all;
 }
 
 /// Of UDP to backends that do not serve any more.
@@ -379,6 +395,7 @@ void Agent::apply_nodes()
     if (const Node *self = nodes_.self()) {
         pods_->set_ranges(self->pod_cidrs);
         host_->set_internal_addresses(self->addresses);
+        health_ports_.set_addresses(host_->listen_addresses());
     }
     if (!changes.empty())
         host_->apply(changes);
@@ -412,6 +429,8 @@ void Agent::walk(const std::function<void(const Object &)> &visit) const
         visit(node);
     for (const auto &[name, pod] : pod_objects_)
         visit(pod);
+    for (const auto &[name, range] : service_cidrs_)
+        visit(range);
 }
 
 MetricsSnapshot Agent::snapshot() const

@@ -63,6 +63,7 @@ private:
     void apply();
     void apply_services();
     void end_flows(const std::vector<tw_purge> &lost);
+    [[nodiscard]] std::vector<Prefix> service_ranges() const;
     void apply_nodes();
     Result<> attach_sockets();
     void use_current_table();
@@ -88,6 +89,7 @@ private:
     ServicePlanner services_;
     NodePlanner nodes_;
     std::unordered_map<ObjectName, Pod> pod_objects_;
+    std::unordered_map<ObjectName, ServiceCidr> service_cidrs_;
     Journal journal_;
     Metrics metrics_;
     HealthPorts health_ports_;

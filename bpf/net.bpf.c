@@ -134,6 +134,8 @@ inline_always int to_net_open(struct __sk_buff *skb, const struct packet *p, str
     }
     if (!packet_opens(p) && !address_find(&vips, &p->tuple.destination)) /* its own, as most of what misses here */
         return OPEN_PASS;
+    if (service_unallocated(&p->tuple.destination))
+        return TW_DROP_UNALLOCATED;
     if (!address_find(&node_addresses, &p->tuple.source))
         return OPEN_PASS;
     if (!service_find(&p->tuple.destination, p->tuple.destination_port, p->tuple.protocol, &chosen))

@@ -62,6 +62,8 @@ inline_always int from_pod_open(struct __sk_buff *skb, const struct packet *p, s
         return OPEN_PASS;
     }
     reason = route(skb, skb->ifindex, &f->to.destination, &p->tuple.source, &f->next);
+    if (!f->service && !is_endpoint(f->next) && service_unallocated(&p->tuple.destination))
+        return OPEN_PASS;
     if (!reason && f->service && f->next == f->back) /* to itself: it must not take the reply for its own packet */
         reason = snat_source(f, v6);
     return reason ? reason : open_flow(skb, 0, p, f, false, v6);

@@ -3,20 +3,34 @@
 
 namespace thruway {
 
-const std::array<Maps::Member, 26> Maps::members{{
-    {"layout", &Maps::layout},       {"frontends", &Maps::frontends},
-    {"vips", &Maps::vips},           {"services", &Maps::services},
-    {"slots", &Maps::slots},         {"backends", &Maps::backends},
-    {"totals", &Maps::totals},       {"sockets", &Maps::sockets},
-    {"endpoints", &Maps::endpoints}, {"node_addresses", &Maps::node_addresses},
-    {"addresses", &Maps::addresses}, {"nodes", &Maps::nodes},
-    {"gateways", &Maps::gateways},   {"ifindexes", &Maps::ifindexes},
-    {"nexthops", &Maps::nexthops},   {"generations", &Maps::generations},
-    {"flows4", &Maps::flows4},       {"flows6", &Maps::flows6},
-    {"purges", &Maps::purges},       {"flow_events", &Maps::flow_events},
-    {"fragments", &Maps::fragments}, {"drops", &Maps::drops},
-    {"snat", &Maps::snat},           {"source_ranges", &Maps::source_ranges},
-    {"affinity", &Maps::affinity},   {"node_port_addresses", &Maps::node_port_addresses},
+const std::array<Maps::Member, 27> Maps::members{{
+    {"layout", &Maps::layout},
+    {"frontends", &Maps::frontends},
+    {"vips", &Maps::vips},
+    {"services", &Maps::services},
+    {"slots", &Maps::slots},
+    {"backends", &Maps::backends},
+    {"totals", &Maps::totals},
+    {"sockets", &Maps::sockets},
+    {"endpoints", &Maps::endpoints},
+    {"node_addresses", &Maps::node_addresses},
+    {"addresses", &Maps::addresses},
+    {"nodes", &Maps::nodes},
+    {"gateways", &Maps::gateways},
+    {"ifindexes", &Maps::ifindexes},
+    {"nexthops", &Maps::nexthops},
+    {"generations", &Maps::generations},
+    {"flows4", &Maps::flows4},
+    {"flows6", &Maps::flows6},
+    {"purges", &Maps::purges},
+    {"flow_events", &Maps::flow_events},
+    {"fragments", &Maps::fragments},
+    {"drops", &Maps::drops},
+    {"snat", &Maps::snat},
+    {"source_ranges", &Maps::source_ranges},
+    {"affinity", &Maps::affinity},
+    {"node_port_addresses", &Maps::node_port_addresses},
+    {"service_cidrs", &Maps::service_cidrs},
 }};
 
 Result<Maps> Maps::open(const std::string &folder)
@@ -80,6 +94,20 @@ Result<Arrays> Arrays::of(const Maps &maps, bool writable)
         arrays.previous = std::move(previous);
     }
     return arrays;
+}
+
+tw_cidr raw_of(const Prefix &prefix)
+{
+    tw_cidr raw{.bits = prefix.mapped_length(), .word = {}};
+    std::ranges::copy(prefix.address().raw().word, raw.word);
+    return raw;
+}
+
+Prefix prefix_of(const tw_cidr &raw)
+{
+    tw_address address{};
+    std::ranges::copy(raw.word, address.word);
+    return Prefix::from_mapped(Address(address), raw.bits);
 }
 
 std::string_view drop_name(tw_drop reason)

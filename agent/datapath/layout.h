@@ -44,6 +44,7 @@ struct Maps {
     Map vips;
     Map source_ranges;
     Map affinity;
+    Map service_cidrs;
     Map services;
     Map slots;
     Map backends;
@@ -70,7 +71,7 @@ struct Maps {
         std::string_view name;
         Map Maps::*map;
     };
-    static const std::array<Member, 26> members;
+    static const std::array<Member, 27> members;
 
     /// The flow table before, while its size or layout changes (see flow_tables.h); otherwise not there.
     Map previous4;
@@ -109,6 +110,10 @@ struct Arrays {
     uint32_t &slot(uint32_t at) { return slots[at / 2].backend[at % 2]; }
     [[nodiscard]] uint32_t slot(uint32_t at) const { return slots[at / 2].backend[at % 2]; }
 };
+
+/// Key of `nodes` and of `service_cidrs`.
+tw_cidr raw_of(const Prefix &prefix);
+Prefix prefix_of(const tw_cidr &raw);
 
 std::string_view drop_name(tw_drop reason);
 std::string_view drop_meaning(tw_drop reason);

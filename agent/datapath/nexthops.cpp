@@ -6,14 +6,6 @@
 namespace thruway {
 namespace {
 
-tw_cidr raw_cidr(const Prefix &prefix)
-{
-    tw_cidr raw{};
-    raw.bits = prefix.mapped_length();
-    std::memcpy(raw.word, prefix.address().raw().word, sizeof(raw.word));
-    return raw;
-}
-
 tw_gateway raw_gateway(const Address &address, uint32_t ifindex)
 {
     tw_gateway raw{};
@@ -51,9 +43,7 @@ Result<> NextHopTables::read_maps()
             adopt_row({Kind::gateway, Address(key.address), key.ifindex}, index);
         }),
         maps_->nodes.each<tw_cidr, uint32_t>([&](const tw_cidr &cidr, uint32_t index) {
-            tw_address address{};
-            std::memcpy(address.word, cidr.word, sizeof(cidr.word));
-            const Prefix prefix = Prefix::from_mapped(Address(address), cidr.bits);
+            const Prefix prefix = prefix_of(cidr);
             adopt_row({Kind::node, prefix.address(), prefix.length()}, index);
         }),
         maps_->node_addresses.each<tw_address, uint32_t>([&](const tw_address &address, uint32_t index) {
@@ -185,7 +175,7 @@ Result<> NextHopTables::insert_key(const Key &key, uint32_t index)
         inserted = maps_->gateways.insert(raw_gateway(key.address, key.number), index);
         break;
     case Kind::node:
-        inserted = maps_->nodes.insert(raw_cidr(Prefix(key.address, key.number)), index);
+        inserted = maps_->nodes.insert(raw_of(Prefix(key.address, key.number)), index);
         break;
     }
     if (!inserted)
@@ -214,7 +204,7 @@ void NextHopTables::erase_key(const Key &key)
         std::ignore = maps_->gateways.erase(raw_gateway(key.address, key.number));
         break;
     case Kind::node:
-        std::ignore = maps_->nodes.erase(raw_cidr(Prefix(key.address, key.number)));
+        std::ignore = maps_->nodes.erase(raw_of(Prefix(key.address, key.number)));
         break;
     }
     rows_.erase(found);

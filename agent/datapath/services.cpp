@@ -51,8 +51,9 @@ Result<ServiceTables> ServiceTables::adopt(const Maps &maps, Arrays &arrays, Gra
     });
     if (!walked)
         return std::unexpected(walked.error());
-    if (auto adopted = tables.adopt_sources(); !adopted)
-        return std::unexpected(adopted.error());
+    for (const auto adopt : {&ServiceTables::adopt_sources, &ServiceTables::adopt_cidrs})
+        if (auto adopted = (tables.*adopt)(); !adopted)
+            return std::unexpected(adopted.error());
     for (const auto &[frontend, value] : tables.orphans_)
         tables.count_frontend({frontend, kind_of(value)});
     auto pinged = maps.vips.each<tw_address, uint32_t>([&](const tw_address &key, uint32_t kind) {
@@ -107,6 +108,30 @@ Result<> ServiceTables::adopt_sources()
         if (auto erased = maps_->source_ranges.erase(key); !erased)
             return erased;
     return walked;
+}
+
+Result<> ServiceTables::adopt_cidrs()
+{
+    return maps_->service_cidrs.each<tw_cidr, uint32_t>(
+        [&](const tw_cidr &cidr, uint32_t) { cidrs_.insert(prefix_of(cidr)); });
+}
+
+Result<> ServiceTables::set_cidrs(const std::vector<Prefix> &cidrs)
+{
+    std::erase_if(cidrs_, [&](const Prefix &cidr) {
+        if (std::ranges::find(cidrs, cidr) != cidrs.end())
+            return false;
+        std::ignore = maps_->service_cidrs.erase(raw_of(cidr)); // fails only for what is not there
+        return true;
+    });
+    for (const Prefix &cidr : cidrs) {
+        if (cidrs_.contains(cidr))
+            continue;
+        if (auto inserted = maps_->service_cidrs.insert(raw_of(cidr), uint32_t{0}); !inserted)
+            return fail_within(cidr.text(), inserted.error());
+        cidrs_.insert(cidr);
+    }
+    return {};
 }
 
 std::vector<std::string> ServiceTables::apply(ServiceChanges changes)

@@ -14,7 +14,8 @@
 
 namespace thruway {
 
-/// Applies service plans to the maps `frontends`, `vips`, `services`, `slots` and `backends`.
+/// Applies service plans to the maps `frontends`, `vips`, `services`, `slots` and `backends`, and keeps
+/// `service_cidrs`.
 ///
 /// What a packet sees between two writes: backends are complete before a slot names them, slots before a service's
 /// range names them, the service before a frontend does. A change of backends is one 8-byte store of the range. What a
@@ -28,6 +29,9 @@ public:
     /// Applies the changes. Returns a line for each service that could not be brought to what is wanted, because a map
     /// is full or refuses; that service stays as it was and is tried again with every later call.
     std::vector<std::string> apply(ServiceChanges changes);
+
+    /// The addresses that the cluster takes for services, in the place of those before.
+    Result<> set_cidrs(const std::vector<Prefix> &cidrs);
 
     /// Backends that UDP services have lost since the last call: nothing tells their clients, so their flows are to
     /// end. TCP ends by itself.
@@ -106,6 +110,7 @@ private:
     void adopt_service(uint32_t id);
     void adopt_range(tw_range &published);
     Result<> adopt_sources();
+    Result<> adopt_cidrs();
     void claim_orphan(Applied &service, const ServicePlan &plan);
     Result<> apply_one(const ServicePlan &plan);
     Result<Applied *> find_or_make(const ServicePlan &plan);
@@ -158,6 +163,7 @@ private:
     uint32_t frontends_ = 0;
     std::unordered_map<Address, Vip> vips_;
     std::vector<Address> changed_vips_;
+    std::unordered_set<Prefix> cidrs_;
 };
 
 } // namespace thruway

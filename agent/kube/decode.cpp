@@ -7,6 +7,7 @@
 #include "agent/kube/node.h"
 #include "agent/kube/pod.h"
 #include "agent/kube/service.h"
+#include "agent/kube/service_cidr.h"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -48,12 +49,20 @@ Head read_head(Field &root)
 /// The type of objects of this kind.
 TypeMeta type_of(Kind kind)
 {
-    return {kind == Kind::endpoint_slice ? "discovery.k8s.io/v1" : "v1", kind_name(kind)};
+    switch (kind) {
+    case Kind::endpoint_slice:
+        return {"discovery.k8s.io/v1", kind_name(kind)};
+    case Kind::service_cidr:
+        return {"networking.k8s.io/v1", kind_name(kind)};
+    default:
+        return {"v1", kind_name(kind)};
+    }
 }
 
 std::optional<Kind> find_kind(const TypeMeta &type)
 {
-    for (const Kind kind : {Kind::service, Kind::endpoint_slice, Kind::node, Kind::pod, Kind::name_space})
+    for (const Kind kind :
+         {Kind::service, Kind::endpoint_slice, Kind::node, Kind::pod, Kind::name_space, Kind::service_cidr})
         if (type == type_of(kind))
             return kind;
     return std::nullopt;
@@ -86,6 +95,8 @@ std::optional<Object> read_object(Kind kind, Field &root, const Metadata &metada
         return read_pod(root);
     case Kind::name_space:
         return Namespace();
+    case Kind::service_cidr:
+        return read_service_cidr(root);
     }
     return std::nullopt;
 }

@@ -51,8 +51,9 @@ struct ListHead {
     std::string next; ///< token for the next page; empty if there is none
 };
 
-/// Reads Kubernetes objects from JSON: Service, Node, Pod, Namespace (v1), EndpointSlice (discovery.k8s.io/v1), and
-/// lists of them. Keeps the memory that reading takes, so one decoder should read many texts.
+/// Reads Kubernetes objects from JSON: Service, Node, Pod, Namespace (v1), EndpointSlice (discovery.k8s.io/v1),
+/// ServiceCIDR (networking.k8s.io/v1), and lists of them. Keeps the memory that reading takes, so one decoder should
+/// read many texts.
 class Decoder {
 public:
     Decoder();

@@ -78,7 +78,7 @@ Metadata read_metadata(Field &field)
 
 std::optional<ObjectName> name_of(Kind kind, const Metadata &metadata, Faults &faults)
 {
-    const bool cluster_wide = kind == Kind::node || kind == Kind::name_space;
+    const bool cluster_wide = kind == Kind::node || kind == Kind::name_space || kind == Kind::service_cidr;
     const std::string_view space = metadata.space.empty() ? "default" : metadata.space;
     if (metadata.name.empty())
         faults.refuse("metadata.name", "missing");

@@ -182,6 +182,10 @@ Reflector::Next Reflector::finish_failure(const ApiStatus &status, const HttpEnd
         next.renew_access = true;
         return next;
     }
+    if (resource_.young && (code == 403 || code == 404))
+        synced_ = true; // whoever waits for all there is waits for nothing here
+    if (resource_.young && code == 404)
+        return {.when = Next::When::later, .wait = std::chrono::seconds(longest_wait)};
     if (code == 403)
         return retry(forbidden(said));
     if (code == 429 || code >= 500) {

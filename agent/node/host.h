@@ -66,6 +66,12 @@ public:
         return options_.node_ports.among(addresses_, internal_);
     }
 
+    /// Those at which the node itself serves what is like a NodePort: the same, or the unspecified one for all.
+    [[nodiscard]] std::vector<Address> listen_addresses() const
+    {
+        return options_.node_ports.all() ? std::vector{Address::any(Family::ipv6)} : node_port_addresses();
+    }
+
     /// The least MTU of the uplinks.
     [[nodiscard]] unsigned mtu() const;
 

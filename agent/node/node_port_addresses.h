@@ -22,6 +22,9 @@ public:
     /// Whether there is nothing to say before the Node object is known.
     [[nodiscard]] bool needs_primary() const { return primary_; }
 
+    /// Whether all addresses are meant, whatever they are.
+    [[nodiscard]] bool all() const { return prefixes_.empty() && !primary_; }
+
     /// The ones of `own` that are meant; `primary` are those of the Node object.
     [[nodiscard]] std::vector<Address> among(const std::vector<Address> &own,
                                              const std::vector<Address> &primary) const;

@@ -5,6 +5,7 @@
 #include "agent/planner/plan.h"
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -26,17 +27,22 @@ public:
 
     void apply(const std::vector<std::pair<ObjectName, HealthCheck>> &changes);
 
+    /// Serves at these addresses, an unspecified one being all of both families, and at no others.
+    void set_addresses(std::vector<Address> addresses);
+
 private:
     struct Port {
         HealthCheck check;
-        std::unique_ptr<PatientServer> server;
+        std::map<Address, std::unique_ptr<PatientServer>> servers;
     };
 
-    void open(const ObjectName &service, Port &port);
+    void serve(const ObjectName &service, Port &port);
+    std::unique_ptr<PatientServer> open(const ObjectName &service, Port &port, const Address &address);
 
     Loop &loop_;
     std::function<bool()> healthy_;
     Refused refused_;
+    std::vector<Address> addresses_;
     std::unordered_map<ObjectName, Port> ports_;
 };
 

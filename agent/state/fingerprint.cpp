@@ -119,6 +119,12 @@ uint64_t fingerprint(const Namespace &value)
     return mix_all(name);
 }
 
+uint64_t fingerprint(const ServiceCidr &value)
+{
+    const auto &[name, cidrs] = value;
+    return mix_all(name, cidrs);
+}
+
 } // namespace
 
 uint64_t fingerprint_of(const Object &object)

@@ -102,6 +102,11 @@ std::string fields(const Namespace &)
     return "0";
 }
 
+std::string fields(const ServiceCidr &range)
+{
+    return prefix_list(range.cidrs);
+}
+
 std::string line_of(const Object &object)
 {
     return std::visit(
@@ -140,6 +145,8 @@ public:
             return node();
         case Kind::pod:
             return pod();
+        case Kind::service_cidr:
+            return ServiceCidr{key().name, prefixes(line_.at(3))};
         case Kind::name_space:
             break;
         }

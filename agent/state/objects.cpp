@@ -46,6 +46,8 @@ std::string_view kind_name(Kind kind)
         return "Pod";
     case Kind::name_space:
         return "Namespace";
+    case Kind::service_cidr:
+        return "ServiceCIDR";
     }
     return "?";
 }

@@ -140,10 +140,18 @@ struct Namespace {
     friend bool operator==(const Namespace &, const Namespace &) = default;
 };
 
-using Object = std::variant<Service, EndpointSlice, Node, Pod, Namespace>;
+/// Addresses that the cluster takes for Services, and for nothing else.
+struct ServiceCidr {
+    ObjectName name;
+    std::vector<Prefix> cidrs;
+
+    friend bool operator==(const ServiceCidr &, const ServiceCidr &) = default;
+};
+
+using Object = std::variant<Service, EndpointSlice, Node, Pod, Namespace, ServiceCidr>;
 
 /// The kinds, in the order of the variant.
-enum class Kind : uint8_t { service, endpoint_slice, node, pod, name_space };
+enum class Kind : uint8_t { service, endpoint_slice, node, pod, name_space, service_cidr };
 
 /// "Service", "EndpointSlice", ...
 std::string_view kind_name(Kind kind);

@@ -53,6 +53,15 @@ struct {
 } MAP(source_ranges);
 
 struct {
+    __uint(type, BPF_MAP_TYPE_LPM_TRIE);
+    __uint(map_flags,
+           BPF_F_NO_PREALLOC); /* what the cluster takes addresses for services from; the value says nothing */
+    __uint(max_entries, 64);
+    __type(key, struct tw_cidr);
+    __type(value, u32);
+} MAP(service_cidrs);
+
+struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 65536);
     __type(key, struct tw_client);

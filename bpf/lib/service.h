@@ -54,6 +54,15 @@ inline_always bool service_missed(const struct packet *p)
     return kind && *kind == TW_VIP_CLUSTER && !address_find(&node_addresses, &p->tuple.destination);
 }
 
+/* True for an address that the cluster takes for services, and that none of ours has. It may be one of another proxy's,
+ * which the host's stack comes to; what leaves the node untranslated is for nobody (kube-proxy's `nftables` mode). */
+inline_always bool service_unallocated(const struct tw_address *to)
+{
+    struct tw_cidr cidr = {.bits = 128, .word = {to->word[0], to->word[1], to->word[2], to->word[3]}};
+
+    return bpf_map_lookup_elem(&service_cidrs, &cidr) && !address_find(&vips, to) && !address_find(&node_addresses, to);
+}
+
 /* Whether the client may dial the service by this frontend: loadBalancerSourceRanges count for the load balancer's
  * addresses only. */
 __weak int service_admits(const struct chosen *chosen, const struct tw_address *client)

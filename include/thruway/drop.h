@@ -26,7 +26,8 @@
     X(NO_CONNECTION, "no_connection", "TCP to a service, of a connection that nobody knows: reset")                    \
     X(NO_LOCAL_BACKEND, "no_local_backend", "the service's traffic policy is Local, and no backend is on this node")   \
     X(SOURCE_RANGE, "source_range", "the client is in none of the service's loadBalancerSourceRanges")                 \
-    X(NO_SERVICE, "no_service", "to a ClusterIP, but not to a port that its service has")
+    X(NO_SERVICE, "no_service", "to a ClusterIP, but not to a port that its service has")                              \
+    X(UNALLOCATED, "unallocated", "to an address of the cluster's Service range that no service has")
 
 enum tw_drop {
     TW_PASS = 0,

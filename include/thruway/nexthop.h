@@ -35,7 +35,8 @@ enum tw_nexthop_flag {
     TW_NEXTHOP_REDIRECT = 1U << 2, /* XDP is to redirect what came in by the same device, too */
 };
 
-/* Key of `nodes`, a longest-prefix match from pod CIDRs to next hop index. Bits count over the 128-bit form. */
+/* Key of `nodes`, a longest-prefix match from pod CIDRs to next hop index, and of `service_cidrs`. Bits count over the
+ * 128-bit form. */
 struct tw_cidr {
     __u32 bits;
     __u32 word[4]; /* as in tw_address */

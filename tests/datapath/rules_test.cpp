@@ -225,6 +225,47 @@ TEST_CASE("rule 32: what a ClusterIP has no service for is refused, wherever it 
     CHECK(world.from_net(tcp(t.client + ":1001", t.cluster + ":81")).verdict == verdict_next);
 }
 
+TEST_CASE("rule 32: what no service has of the Service range does not leave the node, if no other proxy translates it")
+{
+    World world;
+    const Talk &t = talks[GENERATE(0, 1)];
+    const PodSpec &pod = world.pod(2);
+    all_kinds(world, t, {t.remote + ":8080"});
+    const bool v6 = t.cluster.starts_with('[');
+    const std::string nobody = v6 ? "[fd00:96::ffff]" : "10.96.255.255", elsewhere = v6 ? "[fd01::1]" : "192.0.2.1";
+    const auto requests = [&](const std::string &from, const std::string &to) {
+        return std::vector{tcp(from + ":1000", to + ":80"), udp(from + ":1000", to + ":80"),
+                           sctp(from + ":1000", to + ":80"), ping(from, to, 7)};
+    };
+    const auto leaves = [&](const std::string &from, const std::string &to) {
+        size_t count = 0;
+        for (const Packet &request : requests(from, to))
+            count += world.to_net(request).verdict == verdict_next;
+        return count;
+    };
+    const std::vector<std::string> sources{t.node, t.pod2, t.client};
+    for (const std::string &from : sources)
+        CHECK(leaves(from, nobody) == 4);
+
+    REQUIRE(world.services->set_cidrs({*Prefix::parse("10.96.0.0/16"), *Prefix::parse("fd00:96::/112")}));
+    for (const std::string &from : sources) {
+        CHECK(leaves(from, nobody) == 0);
+        CHECK(leaves(from, elsewhere) == 4);
+    }
+    CHECK(world.drops(TW_DROP_UNALLOCATED) == 12);
+    // What a pod or somebody outside sends comes to the stack first, where another proxy may know the address.
+    for (const Packet &request : requests(t.pod2, nobody))
+        CHECK(world.from_pod(pod, request).verdict == verdict_next);
+    for (const Packet &request : requests(t.client, nobody))
+        CHECK(world.from_net(request).verdict == verdict_next);
+    CHECK(world.drops(TW_DROP_UNALLOCATED) == 12);
+    CHECK(world.from_pod(pod, tcp(t.pod2 + ":1000", elsewhere + ":80")).mark == TW_MARK_HANDLED);
+    CHECK(world.from_pod(pod, tcp(t.pod2 + ":1000", t.cluster + ":80")).mark == TW_MARK_HANDLED);
+
+    REQUIRE(world.services->set_cidrs({}));
+    CHECK(leaves(t.node, nobody) == 4);
+}
+
 TEST_CASE("rules 13, 14: source ranges hold for the load balancer's address, whoever dials it, and for new flows only")
 {
     World world;

@@ -142,7 +142,7 @@ void node_setup()
     shim_uplink = uplink_ifindex;
     for (const char *name : {"frontends", "services", "slots", "backends", "endpoints", "node_addresses",
                              "node_port_addresses", "addresses", "nodes", "gateways", "ifindexes", "nexthops",
-                             "generations", "flows4", "flows6", "drops", "vips", "fragments"})
+                             "generations", "flows4", "flows6", "drops", "vips", "fragments", "service_cidrs"})
         shim_clear(&map(name));
 
     put("layout", uint32_t{0}, tw_layout{.version = TW_LAYOUT_VERSION, .carries = 1});

@@ -39,6 +39,7 @@ static const struct {
     NAMED(flows6),
     NAMED(drops),
     NAMED(vips),
+    NAMED(service_cidrs),
     NAMED(fragments),
 };
 

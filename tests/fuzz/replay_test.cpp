@@ -22,9 +22,10 @@ namespace {
 constexpr uint32_t snat_first = 49152;
 
 /// Maps that say where packets go; those that packets write to begin empty on both sides.
-constexpr std::array tables{"frontends",           "services",  "slots", "backends", "endpoints", "node_addresses",
-                            "node_port_addresses", "addresses", "nodes", "gateways", "ifindexes", "nexthops",
-                            "generations",         "vips"};
+constexpr std::array tables{
+    "frontends",           "services",  "slots",        "backends", "endpoints", "node_addresses",
+    "node_port_addresses", "addresses", "nodes",        "gateways", "ifindexes", "nexthops",
+    "generations",         "vips",      "service_cidrs"};
 
 /// Copies a map of the kernel's into the one of the same name in userspace.
 void copy_map(const char *name)

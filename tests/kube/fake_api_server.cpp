@@ -29,7 +29,8 @@ struct Type {
 
 const std::map<std::string, Type> types{{"services", {"Service", "v1"}},
                                         {"endpointslices", {"EndpointSlice", "discovery.k8s.io/v1"}},
-                                        {"nodes", {"Node", "v1"}}};
+                                        {"nodes", {"Node", "v1"}},
+                                        {"servicecidrs", {"ServiceCIDR", "networking.k8s.io/v1"}}};
 
 std::string key_of(const Json &object)
 {

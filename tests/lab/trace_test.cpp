@@ -89,6 +89,37 @@ TEST_CASE("a trace tells each path of a node whose agent is dead, and leaves not
     CHECK(traces_left() == before);
 }
 
+TEST_CASE("a trace from the node follows the traffic policy, and ends where no service is")
+{
+    const Lab lab = thruway_lab();
+    const auto put_with = [&](const WebService &web, const std::string &policy) {
+        std::string text = web.manifest(lab);
+        text.insert(text.find("  ports:"), "  internalTrafficPolicy: " + policy + "\n");
+        must(lab.put_manifest(web.name(), text));
+    };
+    const auto backend = [&](const std::string &target) {
+        const Trace from_host = trace(lab, "node1", {"host", target});
+        const auto socket = from_host.step("socket");
+        return socket.is_null() ? "" : socket["backend"]["name"].get<std::string>();
+    };
+    const WebService web{.pods = {"pod-1-1", "pod-2-1"}}, far{.number = 2, .pods = {"pod-2-1"}};
+    put(lab, web);
+    put(lab, far);
+    put_with(web, "Local");
+    put_with(far, "Local");
+    eventually("the policies count", [&] { return backend("default/web-2").empty(); });
+    CHECK(backend("default/web-1") == "pod-1-1");
+    CHECK(trace(lab, "node1", {"host", "default/web-2"}).verdict()["reason"] == "no_local_backend");
+    put_with(web, "Cluster");
+    must(lab.put_manifest("range", "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: range}\n"
+                                   "spec: {cidrs: [10.96.0.0/16]}\n"));
+    eventually("nobody's addresses are known for such",
+               [&] { return trace(lab, "node1", {"host", "10.96.200.1:80"}).code == 1; });
+    CHECK(trace(lab, "node1", {"host", "10.96.200.1:80"}).verdict()["reason"] == "unallocated");
+    CHECK(trace(lab, "node1", {"pod-1-1", "10.96.200.1:80"}).verdict()["verdict"] == "stack");
+    CHECK_FALSE(backend("default/web-1").empty());
+}
+
 TEST_CASE("a trace finds the flow of a connection by its source port")
 {
     const Lab lab = thruway_lab();

@@ -186,6 +186,18 @@ TEST_CASE("Node, Pod and Namespace are read with all fields that are used")
           Namespace{{Symbol(), "shop"}});
 }
 
+TEST_CASE("A ServiceCIDR is read, but for blocks that are none")
+{
+    const auto cidr = [](const char *text) { return Prefix::parse(text).value(); };
+    CHECK(good<ServiceCidr>(R"({"apiVersion":"networking.k8s.io/v1","kind":"ServiceCIDR","metadata":{"name":"more"},
+        "spec":{"cidrs":["10.96.0.0/16","fd00:96::/112"]}})") ==
+          ServiceCidr{{Symbol(), "more"}, {cidr("10.96.0.0/16"), cidr("fd00:96::/112")}});
+    CHECK(partly_good<ServiceCidr>(R"({"apiVersion":"networking.k8s.io/v1","kind":"ServiceCIDR",
+        "metadata":{"name":"more"},"spec":{"cidrs":["10.96.0.0/33","fd00:96::/112"]}})",
+                                   {R"(ServiceCIDR more: spec.cidrs: "10.96.0.0/33" is not a CIDR block)"}) ==
+          ServiceCidr{{Symbol(), "more"}, {cidr("fd00:96::/112")}});
+}
+
 TEST_CASE("What decides over the traffic of a Service is read, for both families")
 {
     const Service service = good<Service>(R"({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},

@@ -4,6 +4,7 @@
 
 #include "tests/unit/http_peer.h"
 
+#include <arpa/inet.h>
 #include <catch2/catch_test_macros.hpp>
 #include <future>
 #include <netinet/in.h>
@@ -22,6 +23,7 @@ ObjectName name(const std::string &text)
 /// Health ports whose loop runs beside the test.
 class Ports {
 public:
+    Ports() { set_addresses({Address::any(Family::ipv6)}); }
     ~Ports()
     {
         in_loop([this] { loop_.stop(); });
@@ -31,6 +33,10 @@ public:
     void apply(const std::vector<std::pair<ObjectName, HealthCheck>> &changes)
     {
         in_loop([&] { ports_.apply(changes); });
+    }
+    void set_addresses(const std::vector<Address> &addresses)
+    {
+        in_loop([&] { ports_.set_addresses(addresses); });
     }
     void set_healthy(bool healthy)
     {
@@ -77,13 +83,13 @@ std::string ask(uint16_t port, Family family = Family::ipv4)
     return Peer(port, family).ask("GET /whatever HTTP/1.1\r\nConnection: close\r\n\r\n");
 }
 
-bool answers(uint16_t port)
+bool answers(uint16_t port, const char *address = "127.0.0.1")
 {
     const Fd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in to{};
     to.sin_family = AF_INET;
     to.sin_port = htons(port);
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_addr.s_addr = ::inet_addr(address);
     return ::connect(socket.get(), reinterpret_cast<const sockaddr *>(&to), sizeof(to)) == 0;
 }
 
@@ -138,6 +144,25 @@ TEST_CASE("rule 38: a port opens, moves and closes with its Service")
     CHECK(answers(second));
     node.apply({{name("web"), {}}});
     CHECK_FALSE(answers(second));
+    CHECK(node.refused().empty());
+}
+
+TEST_CASE("rule 38: ports are served on the addresses that NodePorts are on, and follow them")
+{
+    Ports node;
+    const uint16_t port = free_port();
+    const Address first = Address::parse("127.0.0.2").value(), second = Address::parse("127.0.0.3").value();
+    node.set_addresses({first});
+    node.apply({{name("web"), {port, 1}}});
+    CHECK(answers(port, "127.0.0.2"));
+    CHECK_FALSE(answers(port, "127.0.0.3"));
+    node.set_addresses({second});
+    CHECK_FALSE(answers(port, "127.0.0.2"));
+    CHECK(answers(port, "127.0.0.3"));
+    node.set_addresses({Address::any(Family::ipv6)});
+    CHECK(answers(port));
+    node.set_addresses({first, second});
+    CHECK_FALSE(answers(port));
     CHECK(node.refused().empty());
 }
 

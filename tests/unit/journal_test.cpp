@@ -61,7 +61,8 @@ std::vector<Object> some_objects()
               Symbol("east"),
               true};
     Pod pod{{Symbol("default"), "web-1"}, Symbol("n1"), true, false, {Address::parse("10.244.1.2").value()}};
-    return {make_service(), make_slice("web-a"), node, pod};
+    const ServiceCidr range{{{}, "kubernetes"}, {Prefix::parse("10.96.0.0/16").value()}};
+    return {make_service(), make_slice("web-a"), node, pod, range};
 }
 
 std::vector<Object> read(const std::string &path)
@@ -96,7 +97,7 @@ TEST_CASE("later lines replace earlier ones, and deletes take them away")
     service.ports.pop_back();
     journal.note({Upsert{service}, Upsert{make_slice("web-b")}, Delete{key_of(objects[1])}});
     REQUIRE(journal.flush());
-    CHECK(read(path) == std::vector<Object>{service, make_slice("web-b"), objects[2], objects[3]});
+    CHECK(read(path) == std::vector<Object>{service, make_slice("web-b"), objects[2], objects[3], objects[4]});
 }
 
 TEST_CASE("a line that was cut short costs only its own object")

@@ -307,7 +307,7 @@ TEST_CASE("kube: what the server has is told, and then what changes")
     INFO(fmt::format("refused: {}", fmt::join(pair.watcher->refused(), "; ")));
     CHECK(pair.watcher->refused().empty());
     const auto watches = pair.watcher->watches();
-    REQUIRE(watches.size() == 3);
+    REQUIRE(watches.size() == resources.size());
     CHECK(watches[0].resource == "services");
     CHECK(watches[0].state == "watching");
     CHECK(watches[0].objects == 2);
@@ -328,7 +328,8 @@ TEST_CASE("kube: only what is used is asked for, and of that only what a proxy s
         } else if (request.path == "/apis/discovery.k8s.io/v1/endpointslices") {
             CHECK(request.query.at("labelSelector") == "%21service.kubernetes.io%2Fheadless");
         } else if (request.method == "GET") {
-            CHECK((request.path == "/api/v1/nodes" || request.path == "/version"));
+            CHECK((request.path == "/api/v1/nodes" || request.path == "/version" ||
+                   request.path == "/apis/networking.k8s.io/v1/servicecidrs"));
         }
     }
 }
@@ -610,6 +611,30 @@ TEST_CASE("kube: what may not be watched is told with the rule that is missing")
     server.forbid("endpointslices", false);
     watcher.wait_for(server);
     CHECK(watcher.refused().size() == 1);
+}
+
+TEST_CASE("kube: a server without ServiceCIDRs, or one that keeps them to itself, is followed all the same")
+{
+    FakeApiServer server;
+    fill(server);
+    const KubeFolder folder;
+    SECTION("older than they are")
+    {
+        server.next("servicecidrs", [](Connection &connection, const FakeRequest &) {
+            connection.answer(404, "404 page not found\n", "text/plain");
+        });
+        Watcher watcher(folder.config(server.url()));
+        watcher.wait_for(server);
+        CHECK(watcher.refused().empty());
+    }
+    SECTION("not allowed")
+    {
+        server.forbid("servicecidrs", true);
+        Watcher watcher(folder.config(server.url()));
+        watcher.wait_for(server);
+        watcher.wait_for_refusal(
+            "needs the rule {apiGroups: [\"networking.k8s.io\"], resources: [servicecidrs], verbs: [list, watch]}");
+    }
 }
 
 TEST_CASE("kube: an object that cannot be used costs the others nothing")

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <array>
+#include <iterator>
 #include <map>
 #include <net/if.h>
 
@@ -26,15 +27,21 @@ BackendEntry backend_entry(const Arrays &arrays, uint32_t index)
 
 } // namespace
 
-std::vector<BackendEntry> backends_of(const Arrays &arrays, uint32_t id)
+std::vector<BackendEntry> backends_in(const Arrays &arrays, const tw_range &range)
 {
     std::vector<BackendEntry> backends;
+    each_slot(arrays, range, [&](uint32_t slot) {
+        if (const uint32_t index = arrays.slot(slot); index < arrays.backends.size())
+            backends.push_back(backend_entry(arrays, index));
+    });
+    return backends;
+}
+
+std::vector<BackendEntry> backends_of(const Arrays &arrays, uint32_t id)
+{
     const tw_service row = arrays.services[id];
-    for (const tw_range &range : {row.cluster, row.local})
-        each_slot(arrays, range, [&](uint32_t slot) {
-            if (const uint32_t index = arrays.slot(slot); index < arrays.backends.size())
-                backends.push_back(backend_entry(arrays, index));
-        });
+    std::vector<BackendEntry> backends = backends_in(arrays, row.cluster);
+    std::ranges::move(backends_in(arrays, row.local), std::back_inserter(backends));
     const auto order = [](const BackendEntry &b) { return std::pair(b.at, b.index); };
     std::ranges::sort(backends, {}, order);
     const auto [first, last] = std::ranges::unique(backends, {}, order);
@@ -61,13 +68,6 @@ HopEntry read_way(const Arrays &arrays, uint32_t index)
 Frontend frontend_of(const tw_frontend &raw)
 {
     return {Address(raw.address), ntohs(raw.port), static_cast<Protocol>(raw.protocol)};
-}
-
-Prefix prefix_of(const tw_cidr &raw)
-{
-    tw_address address{};
-    std::memcpy(address.word, raw.word, sizeof(raw.word));
-    return Prefix::from_mapped(Address(address), raw.bits);
 }
 
 std::string interface_name(uint32_t ifindex)

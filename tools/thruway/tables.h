@@ -50,6 +50,9 @@ struct NodeEntry {
     std::optional<HopEntry> way;
 };
 
+/// The backends that a range's slots name, in the range's order.
+std::vector<BackendEntry> backends_in(const Arrays &arrays, const tw_range &range);
+
 /// The backends of both ranges of a service, each once however many slots it has, sorted.
 std::vector<BackendEntry> backends_of(const Arrays &arrays, uint32_t id);
 
@@ -76,7 +79,6 @@ std::vector<bool> slots_in_use(const Arrays &arrays, const std::vector<bool> &se
 std::string interface_name(uint32_t ifindex);
 
 Frontend frontend_of(const tw_frontend &raw);
-Prefix prefix_of(const tw_cidr &raw);
 
 /// All entries of a hash or trie, each once, in an order that does not depend on how it is kept.
 template<typename Key, typename Value>

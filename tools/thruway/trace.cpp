@@ -56,6 +56,12 @@ struct Start {
     std::vector<Row> before;
 };
 
+/// A service that a socket dials, and the backends among which it gets one.
+struct Dialled {
+    uint32_t service;
+    tw_range range;
+};
+
 const Row &the_stack()
 {
     static const Row row{{"index", 0}, {"kind", "stack"}};
@@ -78,8 +84,8 @@ private:
     Result<unsigned> uplink(const std::optional<std::string> &name) const;
     Result<Start> start(const TraceRequest &request);
     Result<Start> start_at_host(const TraceRequest &request, const TracePoint &to, Probe probe);
-    Result<std::optional<uint32_t>> service_at(const Probe &probe) const;
-    Row translate_at_socket(Probe &probe, uint32_t service) const;
+    Result<std::optional<Dialled>> dialled_at_socket(const Probe &probe) const;
+    Row translate_at_socket(Probe &probe, const Dialled &dialled) const;
 
     const Site *site_;
     const Names *names_;
@@ -247,11 +253,11 @@ Result<Start> Tracer::start_at_host(const TraceRequest &request, const TracePoin
     if (auto complete = expect_port(probe, request); !complete)
         return std::unexpected(complete.error());
     Start start{probe, {}, the_stack(), {}};
-    auto service = service_at(probe);
-    if (!service)
-        return std::unexpected(service.error());
-    if (*service)
-        start.before.push_back(translate_at_socket(start.probe, **service));
+    auto dialled = dialled_at_socket(probe);
+    if (!dialled)
+        return std::unexpected(dialled.error());
+    if (*dialled)
+        start.before.push_back(translate_at_socket(start.probe, **dialled));
 
     auto way = netlink->way_to(start.probe.destination);
     if (!way)
@@ -269,8 +275,9 @@ Result<Start> Tracer::start_at_host(const TraceRequest &request, const TracePoin
     return start;
 }
 
-/// The service that a socket of the host would be translated for, if sockets are.
-Result<std::optional<uint32_t>> Tracer::service_at(const Probe &probe) const
+/// The service that a socket of the host would be translated for, if sockets are. As sock.bpf.c sees it: what it leaves
+/// to the packets is none.
+Result<std::optional<Dialled>> Tracer::dialled_at_socket(const Probe &probe) const
 {
     std::error_code error;
     const bool v6 = probe.destination.family() == Family::ipv6;
@@ -286,21 +293,25 @@ Result<std::optional<uint32_t>> Tracer::service_at(const Probe &probe) const
         frontend.address = Address::any(probe.destination.family());
         found = site_->maps.frontends.find<tw_frontend, uint32_t>(frontend.raw());
     }
-    if (!found || !*found)
-        return found;
-    if (kind_of(**found) == TW_FRONTEND_BALANCER) // left to the packets
+    if (!found)
+        return std::unexpected(found.error());
+    if (!*found || kind_of(**found) == TW_FRONTEND_BALANCER)
         return std::nullopt;
-    return service_of(**found);
+    const tw_service row = site_->arrays.services[service_of(**found)];
+    const bool local = kind_of(**found) == TW_FRONTEND_CLUSTER && row.flags & TW_SERVICE_INTERNAL_LOCAL;
+    if (local && row.local.count == 0 && row.cluster.count > 0) // dropped, which a socket cannot
+        return std::nullopt;
+    return Dialled{service_of(**found), local ? row.local : row.cluster};
 }
 
 /// As sock.bpf.c does it: the socket dials a backend. The choice is random there; the first is as good as any.
-Row Tracer::translate_at_socket(Probe &probe, uint32_t service) const
+Row Tracer::translate_at_socket(Probe &probe, const Dialled &dialled) const
 {
     Row row{{"step", "socket"}};
-    if (const auto name = services_.find(service); name != services_.end())
+    if (const auto name = services_.find(dialled.service); name != services_.end())
         row["service"] = port_row(name->second);
-    row["service_id"] = service;
-    const std::vector<BackendEntry> backends = backends_of(site_->arrays, service);
+    row["service_id"] = dialled.service;
+    const std::vector<BackendEntry> backends = backends_in(site_->arrays, dialled.range);
     row["backends"] = backends.size();
     if (backends.empty())
         return row;

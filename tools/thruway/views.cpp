@@ -213,6 +213,13 @@ MapView node_port_addresses_view(const Site &site)
         [](const tw_address &address, uint32_t) -> Row { return {{"address", text_of(address)}}; });
 }
 
+MapView service_cidrs_view(const Site &site)
+{
+    return hash_view<tw_cidr, uint32_t>({"/cidr"}, site.maps.service_cidrs, [](const tw_cidr &key, uint32_t) -> Row {
+        return {{"cidr", prefix_of(key).text()}};
+    });
+}
+
 /// Which rows of `addresses` something names.
 std::vector<bool> addresses_in_use(const Site &site)
 {
@@ -457,6 +464,7 @@ const auto &viewers()
         {"vips", vips_view},
         {"source_ranges", source_ranges_view},
         {"affinity", affinity_view},
+        {"service_cidrs", service_cidrs_view},
         {"services", services_view},
         {"slots", slots_view},
         {"backends", backends_view},
