@@ -2,8 +2,8 @@
 #pragma once
 
 /* What the datapath itself says to the sender of a packet: an ICMP error in the place of one that cannot go on, a reset
- * in that of one to a connection that is none, and the answer to a ping. It leaves by the device that the packet came
- * in by, to the MAC that it came from. */
+ * or ABORT in that of one to a connection that is none, and the answer to a ping. It leaves by the device that the
+ * packet came in by, to the MAC that it came from. */
 
 #include "drop.h"
 #include "flow.h"
@@ -51,12 +51,32 @@ struct reset_frame6 {
     struct tcphdr tcp;
 } __attribute__((packed, aligned(4)));
 
+/* And of an ABORT. */
+struct sctp_abort {
+    struct sctp_header sctp;
+    struct sctp_chunk chunk;
+};
+
+struct abort_frame4 {
+    u16 unused;
+    struct ethhdr ethernet;
+    struct iphdr ip;
+    struct sctp_abort abort;
+} __attribute__((packed, aligned(4)));
+
+struct abort_frame6 {
+    u16 unused;
+    struct ethhdr ethernet;
+    struct ipv6hdr ip;
+    struct sctp_abort abort;
+} __attribute__((packed, aligned(4)));
+
 enum {
     ANSWER_FRAME_IP = 2 + ETH_HLEN,
     ERROR_FRAME_MAX = ANSWER_FRAME_IP + ERROR6_MAX,
 };
 
-/* Where an error or a reset is put together, and how many this CPU has sent of late. */
+/* Where one of these is put together, and how many this CPU has sent of late. */
 struct answer_room {
     u32 window;
     u32 sent;
@@ -67,6 +87,8 @@ struct answer_room {
         struct error_frame6 v6;
         struct reset_frame4 reset4;
         struct reset_frame6 reset6;
+        struct abort_frame4 abort4;
+        struct abort_frame6 abort6;
     } frame;
 };
 
@@ -193,6 +215,17 @@ inline_always long answer_replace(struct __sk_buff *skb, struct answer_room *roo
     return bpf_skb_store_bytes(skb, 0, &room->frame.bytes[2], length, BPF_F_RECOMPUTE_CSUM);
 }
 
+/* Sends the frame in `room`, with an IP packet of this size, to where the packet came from; `flags` as of
+ * bpf_redirect. */
+inline_always int answer_send(struct __sk_buff *skb, struct answer_room *room, const struct packet *p, u32 size,
+                              u64 flags, const bool v6)
+{
+    if (!answer_ethernet(skb, room, v6) || answer_replace(skb, room, p, ETH_HLEN + size))
+        return VERDICT_DROP;
+    skb->mark |= TW_MARK_HANDLED;
+    return bpf_redirect(skb->ifindex, flags);
+}
+
 /* Copies the beginning of the packet behind the error's headers, as it came. Returns how much of it, 0 on failure. */
 inline_always u32 error_quote(struct __sk_buff *skb, struct answer_room *room, u32 head, const bool v6)
 {
@@ -271,10 +304,7 @@ inline_always int error_answer(struct __sk_buff *skb, const struct packet *p, en
         answer_head4(room, source, p, IPPROTO_ICMP, ANSWER_SERVICE, head + size);
     }
     icmp->checksum = checksum_after(0xffff, sum);
-    if (!answer_ethernet(skb, room, v6) || answer_replace(skb, room, p, ETH_HLEN + head + size))
-        return VERDICT_DROP;
-    skb->mark |= TW_MARK_HANDLED;
-    return bpf_redirect(skb->ifindex, way->flags);
+    return answer_send(skb, room, p, head + size, way->flags, v6);
 }
 
 __weak int error_answer4(struct __sk_buff *skb, const struct packet *p, u32 reason, const struct error_way *way)
@@ -364,10 +394,7 @@ inline_always int answer_reset(struct __sk_buff *skb, const struct packet *p, u6
     for (u32 i = 0; i < sizeof(*tcp) / 4; i++)
         sum += room->frame.words[(ANSWER_FRAME_IP + head) / 4 + i];
     tcp->check = checksum_after(0xffff, sum);
-    if (!answer_ethernet(skb, room, v6) || answer_replace(skb, room, p, ETH_HLEN + size))
-        return VERDICT_DROP;
-    skb->mark |= TW_MARK_HANDLED;
-    return bpf_redirect(skb->ifindex, flags);
+    return answer_send(skb, room, p, size, flags, v6);
 }
 
 __weak int answer_reset4(struct __sk_buff *skb, const struct packet *p, u64 flags)
@@ -378,6 +405,56 @@ __weak int answer_reset4(struct __sk_buff *skb, const struct packet *p, u64 flag
 __weak int answer_reset6(struct __sk_buff *skb, const struct packet *p, u64 flags)
 {
     return p ? answer_reset(skb, p, flags, true) : VERDICT_DROP;
+}
+
+/* What an SCTP says to a packet of an association that it does not have, or to an INIT that it cannot serve (RFC 9260
+ * section 8.4): with the tag that the INIT asks for, or else the packet's own, and then it says so. */
+inline_always bool abort_fill(struct __sk_buff *skb, const struct packet *p, struct sctp_abort *abort)
+{
+    void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+    struct sctp_header *sctp = packet_transport(data, p);
+
+    if ((void *)(sctp + 1) > end)
+        return false;
+    *abort = (struct sctp_abort){
+        .sctp = {.ports = {sctp->ports.destination, sctp->ports.source}, .tag = sctp->tag},
+        .chunk = {.type = SCTP_ABORT, .flags = SCTP_TAG_REFLECTED, .length = bpf_htons(sizeof(abort->chunk))},
+    };
+    if (!(p->tcp_flags & TCP_SYN))
+        return true;
+    abort->chunk.flags = 0;
+    return !bpf_skb_load_bytes(skb, p->transport + sizeof(*abort), &abort->sctp.tag, sizeof(abort->sctp.tag));
+}
+
+/* The same for SCTP. Linux takes port unreachable for trouble that may pass, and goes on dialling
+ * (sctp_v4_err_handle() in net/sctp/input.c). */
+inline_always int answer_abort(struct __sk_buff *skb, const struct packet *p, u64 flags, const bool v6)
+{
+    struct answer_room *room = bpf_map_lookup_elem(&answer_room, &(u32){0});
+    const u32 head = v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr), size = head + sizeof(struct sctp_abort);
+    struct sctp_abort *abort;
+
+    if (!room || p->kind != KIND_FLOW || p->tcp_flags & TCP_RST || !answer_allowed(room))
+        return VERDICT_DROP;
+    abort = v6 ? &room->frame.abort6.abort : &room->frame.abort4.abort;
+    if (!abort_fill(skb, p, abort))
+        return VERDICT_DROP;
+    if (v6)
+        answer_head6(room, &p->tuple.destination, p, IPPROTO_SCTP, size);
+    else
+        answer_head4(room, &p->tuple.destination, p, IPPROTO_SCTP, 0, size);
+    abort->sctp.checksum = sctp_crc16(&room->frame.words[(ANSWER_FRAME_IP + head) / 4]);
+    return answer_send(skb, room, p, size, flags, v6);
+}
+
+__weak int answer_abort4(struct __sk_buff *skb, const struct packet *p, u64 flags)
+{
+    return p ? answer_abort(skb, p, flags, false) : VERDICT_DROP;
+}
+
+__weak int answer_abort6(struct __sk_buff *skb, const struct packet *p, u64 flags)
+{
+    return p ? answer_abort(skb, p, flags, true) : VERDICT_DROP;
 }
 
 /* --- pings --- */
@@ -462,7 +539,12 @@ inline_always int unopened(struct __sk_buff *skb, const struct packet *p, int re
     verdict = drop(reason, hook, skb->len);
     if (config.dry)
         return verdict;
-    if (p->tuple.protocol != IPPROTO_TCP)
+    switch (p->tuple.protocol) {
+    case IPPROTO_TCP:
+        return v6 ? answer_reset6(skb, p, flags) : answer_reset4(skb, p, flags);
+    case IPPROTO_SCTP:
+        return v6 ? answer_abort6(skb, p, flags) : answer_abort4(skb, p, flags);
+    default:
         return v6 ? error_answer6(skb, p, reason, &way) : error_answer4(skb, p, reason, &way);
-    return v6 ? answer_reset6(skb, p, flags) : answer_reset4(skb, p, flags);
+    }
 }

@@ -330,18 +330,21 @@ inline_always void row_publish(struct tw_flow *row, u32 word)
     ordered(__sync_fetch_and_add(&row->word, after - before));
 }
 
-/* Idle time after which a flow of this state may be forgotten, in ticks. SCTP is like UDP here: associations send
- * heartbeats every 30 s (RFC 9260, section 16). */
-inline_always u32 flow_patience(u32 state, u8 protocol)
+/* Idle time after which a flow with this word may be forgotten, in ticks. SCTP is like UDP here: associations send
+ * heartbeats every 30 s (RFC 9260, section 16), also after an ABORT that nobody believed. A connection for which only a
+ * RST speaks may go on as well: its receiver says nothing to one out of its window (RFC 9293 section 3.10.7.4). */
+inline_always u32 flow_patience(u32 word, u8 protocol)
 {
     if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
         return config.icmp;
-    switch (state) {
+    switch (flow_state(word)) {
     case TW_FLOW_HALF_OPEN:
     case TW_FLOW_ANSWERED:
         return config.tcp_half_open;
     case TW_FLOW_CLOSING:
-        return config.tcp_closing;
+        if (protocol != IPPROTO_TCP)
+            return config.udp_two_way;
+        return (word & FLOW_FINS) == FLOW_FINS ? config.tcp_closing : config.tcp_half_open;
     case TW_FLOW_ONE_WAY:
         return config.udp_one_way;
     default:
@@ -362,7 +365,7 @@ inline_always bool row_idle(const struct tw_flow *row, u32 word, u16 now)
 {
     u16 age = row_age(row, now);
 
-    return unlikely(age) && age > flow_patience(flow_state(word), row->protocol);
+    return unlikely(age) && age > flow_patience(word, row->protocol);
 }
 
 /* --- find --- */
@@ -733,7 +736,7 @@ inline_always int row_rank_in(u32 place, struct plan *plan, const bool v6)
     load_barrier();
     if (row_has_key(row, &plan->key, v6)) {
         if (state != TW_FLOW_CLAIMED &&
-            ((state == TW_FLOW_CLOSING && plan->state == TW_FLOW_HALF_OPEN) || flow_dead_in(place, plan->now, v6)))
+            ((state == TW_FLOW_CLOSING && plan->state != TW_FLOW_ESTABLISHED) || flow_dead_in(place, plan->now, v6)))
             return RANK_SAME << RANK_SHIFT;
         return (row_has_rewrite(row, &plan->rewrite, v6) ? RANK_EXISTS : RANK_TAKEN) << RANK_SHIFT;
     }
@@ -1130,20 +1133,17 @@ inline_always void flow_touch(struct tw_flow *row, u32 segments, u32 bytes, u16 
 }
 
 /* The row word after a packet: what TCP flags and the direction say about the life of the flow. */
-inline_always u32 flow_next_word(u32 word, u8 protocol, u8 tcp_flags, bool reply)
+inline_always u32 flow_next_word(u32 word, u8 tcp_flags, bool reply)
 {
     u32 state = flow_state(word), fins = word & FLOW_FINS;
 
-    if (protocol != IPPROTO_TCP) {
-        if (state == TW_FLOW_ONE_WAY && reply)
-            state = TW_FLOW_ESTABLISHED;
-        return (word & ~TW_FLOW_STATE) | state;
-    }
     if (tcp_flags & TCP_FIN)
         fins |= reply ? TW_FLOW_FIN_REPLY : TW_FLOW_FIN_ORIGINAL;
     if (tcp_flags & TCP_RST || fins == FLOW_FINS)
         state = TW_FLOW_CLOSING;
     else if (state == TW_FLOW_CLOSING) /* that RST was not believed */
+        state = TW_FLOW_ESTABLISHED;
+    else if (state == TW_FLOW_ONE_WAY && reply)
         state = TW_FLOW_ESTABLISHED;
     else if (state == TW_FLOW_HALF_OPEN && reply)
         state = TW_FLOW_ANSWERED;
@@ -1157,13 +1157,13 @@ inline_always bool flow_moves(const struct flow *f, const struct packet *p)
 {
     if (likely(flow_state(f->word) == TW_FLOW_ESTABLISHED && !(p->tcp_flags & (TCP_FIN | TCP_RST))))
         return false;
-    return flow_next_word(f->word, p->tuple.protocol, p->tcp_flags, f->flags & TW_FLOW_REPLY) != f->word;
+    return flow_next_word(f->word, p->tcp_flags, f->flags & TW_FLOW_REPLY) != f->word;
 }
 
 /* True if the packet opens a new connection on the tuple of one that is closing. */
 inline_always bool flow_reopens(const struct flow *f, const struct packet *p)
 {
-    return flow_state(f->word) == TW_FLOW_CLOSING && p->tuple.protocol == IPPROTO_TCP && packet_opens(p);
+    return flow_state(f->word) == TW_FLOW_CLOSING && p->tcp_flags & TCP_SYN && packet_opens(p);
 }
 
 /* Moves one row on, if it still is the flow's. */
@@ -1171,7 +1171,7 @@ inline_always void row_advance(struct tw_flow *row, u32 version, u8 tcp_flags, b
 {
     for (int i = 0; i < 4; i++) {
         u32 word = READ_ONCE(row->word);
-        u32 after = flow_next_word(word, row->protocol, tcp_flags, reply);
+        u32 after = flow_next_word(word, tcp_flags, reply);
 
         if ((word ^ version) & TW_FLOW_VERSION || flow_state(word) <= TW_FLOW_CLAIMED || after == word ||
             __sync_val_compare_and_swap(&row->word, word, after) == word)

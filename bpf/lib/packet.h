@@ -32,7 +32,7 @@ struct packet {
     u16 transport; /* offset of the transport header from the start of the frame */
     u8 kind;       /* enum packet_kind */
     u8 hops;       /* TTL or hop limit */
-    u8 tcp_flags;
+    u8 tcp_flags;  /* of SCTP: see sctp_flags() */
     u8 icmp_type;
     u16 fragment_at;     /* of fragments: where what was cut into fragments begins, from the start of the frame */
     u16 fragment_offset; /* and from which byte of the whole on this one has it */
@@ -81,6 +81,15 @@ struct sctp_header {
     u32 tag;
     u32 checksum; /* CRC32c, least significant byte first */
 };
+
+struct sctp_chunk {
+    u8 type; /* RFC 9260 section 3.2 */
+    u8 flags;
+    u16 length;
+};
+
+enum { SCTP_INIT = 1, SCTP_ABORT = 6, SCTP_SHUTDOWN_COMPLETE = 14 };
+enum { SCTP_TAG_REFLECTED = 1 }; /* flag of the last two: the verification tag is the receiver's own */
 
 struct ipv6_extension {
     u8 next;
@@ -175,6 +184,26 @@ inline_always u32 transport_minimum(u8 protocol)
     }
 }
 
+/* What an SCTP packet means for the life of its flow, in TCP's words: INIT begins an association, ABORT and SHUTDOWN
+ * COMPLETE end it. INIT and SHUTDOWN COMPLETE have a packet to themselves (RFC 9260 section 6.10). An ABORT behind
+ * other chunks is not seen; then the association's flow is forgotten as one that is idle. */
+inline_always u8 sctp_flags(const struct sctp_header *sctp, void *end)
+{
+    const struct sctp_chunk *first = (void *)(sctp + 1);
+
+    if ((void *)(first + 1) > end)
+        return 0;
+    switch (first->type) {
+    case SCTP_INIT:
+        return TCP_SYN;
+    case SCTP_ABORT:
+    case SCTP_SHUTDOWN_COMPLETE:
+        return TCP_RST;
+    default:
+        return 0;
+    }
+}
+
 /* Reads ports, TCP flags and the like; `room` is how many bytes of transport the IP header promises. */
 inline_always enum tw_drop parse_transport(void *data, void *end, struct packet *p, u32 room, const bool v6)
 {
@@ -196,6 +225,7 @@ inline_always enum tw_drop parse_transport(void *data, void *end, struct packet 
     case IPPROTO_SCTP:
         if (room < sizeof(struct sctp_header) || at + sizeof(struct sctp_header) > end)
             return TW_DROP_MALFORMED;
+        p->tcp_flags = sctp_flags(at, end);
         break;
     case IPPROTO_ICMP:
     case IPPROTO_ICMPV6:

@@ -38,6 +38,18 @@ __weak u32 sctp_crc_change(u32 change, u32 length)
     return change;
 }
 
+enum { SCTP_CRC_ZEROS = 0x42709aea }; /* of 16 bytes that are all 0 */
+
+/* The CRC of 16 bytes: of zeros that change, word by word. */
+inline_always u32 sctp_crc16(const u32 *words)
+{
+    u32 crc = SCTP_CRC_ZEROS;
+
+    for (u32 i = 0; i < 4; i++)
+        crc ^= sctp_crc_change(words[i], 16 - 4 * i);
+    return crc;
+}
+
 inline_always u32 sctp_ports(const struct tuple *t)
 {
     return (u32)t->destination_port << 16 | t->source_port;

@@ -14,7 +14,7 @@ enum tw_flow_state {
     TW_FLOW_ANSWERED,    /* TCP: and an answer to it */
     TW_FLOW_ONE_WAY,     /* UDP, ICMP, SCTP: nothing came back yet */
     TW_FLOW_ESTABLISHED, /* both directions seen; TCP: handshake complete */
-    TW_FLOW_CLOSING,     /* TCP: both FINs or a RST seen */
+    TW_FLOW_CLOSING,     /* TCP: both FINs or a RST seen; SCTP: ABORT or SHUTDOWN COMPLETE seen */
 };
 
 /* Layout of `word`: everything about a row that needs compare-exchange. */

@@ -201,6 +201,7 @@ TEST_CASE("each kind of flow is forgotten after its own time, and not before")
     const PodSpec &b = world.pod(3);
     const Packet connect = tcp("10.244.1.2:1000", "10.244.1.3:80");
     const Packet ask = udp("10.244.1.2:1000", "10.244.1.3:53");
+    const Packet associate = sctp("10.244.1.2:1000", "10.244.1.3:2905");
     const Packet echo = ping("10.244.1.2", "10.244.1.3", 7);
     const auto answered = [&](const Packet &first, uint8_t flags) {
         world.from_pod(a, first);
@@ -227,8 +228,20 @@ TEST_CASE("each kind of flow is forgotten after its own time, and not before")
     }
     SECTION("closing")
     {
-        answered(connect, rst);
+        answered(connect, fin | ack);
+        world.from_pod(a, connect.with_flags(fin | ack));
         seconds = timeouts.tcp_closing;
+    }
+    SECTION("reset, which its receiver may not believe")
+    {
+        answered(connect, rst);
+        seconds = timeouts.tcp_half_open;
+    }
+    SECTION("SCTP, aborted, which its receiver may not believe")
+    {
+        answered(associate, 0);
+        world.from_pod(a, with_chunk(associate, Chunk::abort));
+        seconds = timeouts.udp_two_way;
     }
     SECTION("UDP, one way")
     {

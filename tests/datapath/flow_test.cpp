@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 
 using namespace thruway;
 using namespace thruway::test;
@@ -101,6 +102,47 @@ TEST_CASE("UDP counts as established once it is answered")
     CHECK(all_in(world, TW_FLOW_ONE_WAY));
     world.from_pod(b, request.reversed());
     CHECK(all_in(world, TW_FLOW_ESTABLISHED));
+}
+
+TEST_CASE(
+    "an SCTP flow follows its association from INIT to SHUTDOWN COMPLETE, and an ABORT that nobody believes ends none")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    const PodSpec &b = world.pod(3);
+    const Packet request = sctp("10.244.1.2:1000", "10.244.1.3:2905");
+    const Chunk end = GENERATE(Chunk::abort, Chunk::shutdown_complete);
+
+    world.from_pod(a, with_chunk(request, Chunk::init));
+    CHECK(all_in(world, TW_FLOW_ONE_WAY));
+    world.from_pod(b, request.reversed());
+    CHECK(all_in(world, TW_FLOW_ESTABLISHED));
+    world.from_pod(b, with_chunk(request.reversed(), end));
+    CHECK(all_in(world, TW_FLOW_CLOSING));
+    world.from_pod(a, request);
+    CHECK(all_in(world, TW_FLOW_ESTABLISHED));
+}
+
+TEST_CASE("an association goes on when its client starts anew, and chooses a backend anew when it has ended")
+{
+    World world;
+    const PodSpec &a = world.pod(2);
+    const PodSpec &b = world.pod(3);
+    const PodSpec &c = world.pod(4);
+    world.service("sigtran", {"10.96.0.1:2905"}, {"10.244.1.3:2905"}, Protocol::sctp);
+    const Packet init = with_chunk(sctp("10.244.1.2:1000", "10.96.0.1:2905"), Chunk::init);
+    const auto goes_to = [&](const char *backend, const PodSpec &pod) {
+        CHECK(world.from_pod(a, init).frame ==
+              frame(World::in_pod(init.with_destination(address(backend), 2905), pod)));
+    };
+    goes_to("10.244.1.3", b);
+    world.from_pod(b, sctp("10.244.1.3:2905", "10.244.1.2:1000"));
+
+    world.service("sigtran", {"10.96.0.1:2905"}, {"10.244.1.4:2905"}, Protocol::sctp);
+    goes_to("10.244.1.3", b); // RFC 9260 section 5.2.2: a restart, of which the server has to hear
+    world.from_pod(b, with_chunk(sctp("10.244.1.3:2905", "10.244.1.2:1000"), Chunk::abort));
+    goes_to("10.244.1.4", c);
+    CHECK(world.rows4().size() == 2);
 }
 
 TEST_CASE("rows count packets and bytes of their direction")

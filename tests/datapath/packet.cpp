@@ -115,7 +115,8 @@ Bytes transport(const Packet &packet)
     case IPPROTO_SCTP:
         put16(bytes, packet.source_port);
         put16(bytes, packet.destination_port);
-        put(bytes, "\x11\x22\x33\x44\0\0\0\0", 8); // verification tag, checksum
+        put32(bytes, packet.tag);
+        put32(bytes, 0); // checksum
         break;
     default:
         bytes.push_back(packet.icmp_type);
@@ -323,6 +324,22 @@ Packet sctp(const std::string &source, const std::string &destination)
     return make(source, destination, IPPROTO_SCTP);
 }
 
+Packet with_chunk(const Packet &packet, Chunk chunk, uint32_t tag)
+{
+    Bytes bytes{static_cast<uint8_t>(chunk), 0};
+    Packet made = packet;
+    if (chunk == Chunk::init) {
+        made.tag = 0;
+        put16(bytes, 20);
+        put32(bytes, tag);
+        put(bytes, "\0\1\0\0\0\1\0\1\x12\x34\x56\x78", 12); // window, streams, first TSN
+    } else {
+        put16(bytes, 4);
+    }
+    made.payload.assign(bytes.begin(), bytes.end());
+    return made;
+}
+
 Packet error(Fault fault, const Address &source, const Packet &about, size_t size, uint16_t mtu)
 {
     struct Number {
@@ -387,6 +404,21 @@ Packet reset_for(const Packet &segment, uint32_t takes)
     reset.extensions.clear();
     reset.payload.clear();
     return reset;
+}
+
+Packet abort_for(const Packet &packet)
+{
+    Packet abort = answer(packet.reversed().with_hops(64), packet);
+    const bool init = packet.payload.starts_with(static_cast<char>(Chunk::init));
+    if (init) {
+        abort.tag = 0;
+        for (size_t i = 4; i < 8; i++)
+            abort.tag = abort.tag << 8 | static_cast<uint8_t>(packet.payload.at(i));
+    }
+    abort.options.clear();
+    abort.extensions.clear();
+    abort.payload = {static_cast<char>(Chunk::abort), init ? '\0' : '\1', '\0', '\4'};
+    return abort;
 }
 
 std::string destination_of(const Bytes &bytes)

@@ -37,6 +37,7 @@ struct Packet {
     uint32_t sequence = 0x11223344;
     uint32_t acknowledgement = 0x55667788;
     uint16_t window = 0x2000;
+    uint32_t tag = 0x11223344; ///< of SCTP
     uint8_t icmp_type = 0;
     uint8_t icmp_code = 0;
     uint16_t icmp_sequence = 1; ///< of an error: the MTU
@@ -72,6 +73,10 @@ Packet udp(const std::string &source, const std::string &destination);
 Packet ping(const std::string &source, const std::string &destination, uint16_t identifier);
 Packet pong(const Packet &ping);
 Packet sctp(const std::string &source, const std::string &destination);
+/// Chunks that begin and end associations (RFC 9260 section 3.2).
+enum class Chunk : uint8_t { init = 1, abort = 6, shutdown_complete = 14 };
+/// The packet with nothing but this chunk. An INIT asks for `tag` in answers, and has itself none.
+Packet with_chunk(const Packet &packet, Chunk chunk, uint32_t tag = 0x55667788);
 
 /// What an ICMP error is about, in both families' numbers.
 enum class Fault : uint8_t { port_unreachable, too_big, hops_exceeded, parameter };
@@ -96,6 +101,9 @@ inline Frame frame(const Packet &packet)
 
 /// What a TCP without such a connection says to a segment that takes so much of the sequence (RFC 9293 3.10.7.1).
 Packet reset_for(const Packet &segment, uint32_t takes);
+
+/// The ABORT of an SCTP that does not have such an association, or cannot begin one (RFC 9260 section 8.4).
+Packet abort_for(const Packet &packet);
 
 /// Source port of a TCP or UDP frame without options.
 uint16_t source_port_of(const Bytes &bytes);

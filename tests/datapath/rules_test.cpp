@@ -140,7 +140,7 @@ TEST_CASE("rule 19: Local without a backend here drops, and a service without an
     CHECK(world.drops(TW_DROP_NO_BACKEND) == 1);
 }
 
-TEST_CASE("rule 31: a service without backends refuses at once: TCP by a reset, all else by ICMP")
+TEST_CASE("rule 31: a service without backends refuses at once: TCP by a reset, SCTP by an ABORT, all else by ICMP")
 {
     World world;
     const bool v6 = GENERATE(false, true);
@@ -164,10 +164,89 @@ TEST_CASE("rule 31: a service without backends refuses at once: TCP by a reset, 
             };
             const Packet opening = tcp(from, to);
             check(dial(opening), reset_for(opening, 1 + static_cast<uint32_t>(opening.payload.size())));
-            for (const Packet &request : {udp(from, to), udp(from, to).with_payload(1400), sctp(from, to)})
+            for (const Packet &request : {udp(from, to), udp(from, to).with_payload(1400)})
                 check(dial(request), own_error(Fault::port_unreachable, request.destination, request));
+            for (const Packet &request :
+                 {with_chunk(sctp(from, to), Chunk::init, 0x89abcdef), sctp(from, to), sctp(from, to).with_payload(1)})
+                check(dial(request), abort_for(request));
         }
     }
+}
+
+namespace {
+
+/// A connection: its segments as they are sent and as they come out, in both directions.
+struct Carried {
+    std::function<Outcome(const Packet &)> send, answer;
+    Packet sent, arrives, answered, returns;
+};
+
+/// A segment goes through, and nothing but its addresses, ports and hops changes.
+void check_carried(const Carried &c, bool back, uint8_t flags, uint32_t sequence)
+{
+    const auto segment = [&](Packet packet) {
+        packet.flags = flags;
+        packet.sequence = sequence;
+        return packet;
+    };
+    const Outcome out = back ? c.answer(segment(c.answered)) : c.send(segment(c.sent));
+    CHECK(out.frame == frame(segment(back ? c.returns : c.arrives)));
+}
+
+/// Segments from far out of the window, from either side, are carried, and so are the others after them.
+void check_undisturbed(const Carried &c, uint8_t flags)
+{
+    constexpr uint32_t here = 1000;
+    constexpr uint32_t far = 0x80000000;
+    check_carried(c, false, syn, here);
+    check_carried(c, true, syn | ack, here);
+    check_carried(c, false, ack, here);
+    for (const auto &[there, back] : {std::pair(true, false), std::pair(false, true), std::pair(true, true)}) {
+        if (there)
+            check_carried(c, false, flags, far);
+        if (back)
+            check_carried(c, true, flags, far);
+        check_carried(c, there, ack, here);
+        check_carried(c, !there, ack, here);
+    }
+}
+
+} // namespace
+
+TEST_CASE("rule 36: no segment out of the window is kept back, or ends its connection")
+{
+    World world;
+    const Talk &t = talks[GENERATE(0, 1)];
+    const uint8_t flags = GENERATE(ack, psh | ack, syn, syn | ack, fin | ack, rst, rst | ack);
+    const PodSpec &client = world.pod(2);
+    const PodSpec &server = world.pod(3);
+
+    SECTION("between pods through a ClusterIP")
+    {
+        all_kinds(world, t, {t.pod3 + ":8080"});
+        Carried c{.send = [&](const Packet &packet) { return world.from_pod(client, packet); },
+                  .answer = [&](const Packet &packet) { return world.from_pod(server, packet); },
+                  .sent = tcp(t.pod2 + ":1000", t.cluster + ":80")};
+        c.arrives = World::in_pod(c.sent.with_destination(host(t.pod3), 8080), server);
+        c.answered = c.arrives.reversed().with_hops(64);
+        c.returns = World::in_pod(c.answered.with_source(host(t.cluster), 80), client);
+        check_undisturbed(c, flags);
+    }
+    SECTION("from outside through a NodePort to another node, by tc and by XDP")
+    {
+        const bool xdp = GENERATE(false, true);
+        all_kinds(world, t, {t.remote + ":8080"});
+        const auto take = [&](const Packet &packet) {
+            return xdp ? world.xdp_net(world.off_wire(packet)) : world.from_net(world.off_wire(packet));
+        };
+        Carried c{.send = take, .answer = take, .sent = tcp(t.client + ":1000", t.node + ":30080")};
+        const uint16_t port = source_port_of(take(c.sent).frame.bytes);
+        c.arrives = world.on_wire(c.sent.with_source(host(t.node), port).with_destination(host(t.remote), 8080));
+        c.answered = c.arrives.reversed().with_hops(64);
+        c.returns = world.on_wire(c.sent.reversed());
+        check_undisturbed(c, flags);
+    }
+    CHECK(world.drops(TW_DROP_NO_CONNECTION) == 0);
 }
 
 TEST_CASE("rule 10: NodePorts are on the addresses that are meant and on no others of the node")
@@ -207,8 +286,10 @@ TEST_CASE("rule 32: what a ClusterIP has no service for is refused, wherever it 
     const auto dials = [&](const std::string &from, const std::function<Outcome(const Packet &)> &dial) {
         const Packet opening = tcp(from + ":1000", t.cluster + ":81");
         check(dial(opening), reset_for(opening, 1 + static_cast<uint32_t>(opening.payload.size())));
-        for (const Packet &request : {udp(from + ":1000", t.cluster + ":80"), sctp(from + ":1000", t.cluster + ":80")})
-            check(dial(request), own_error(Fault::port_unreachable, request.destination, request));
+        const Packet datagram = udp(from + ":1000", t.cluster + ":80");
+        check(dial(datagram), own_error(Fault::port_unreachable, datagram.destination, datagram));
+        const Packet init = with_chunk(sctp(from + ":1000", t.cluster + ":80"), Chunk::init);
+        check(dial(init), abort_for(init));
     };
     dials(t.pod2, [&](const Packet &request) { return world.from_pod(pod, request); });
     dials(t.client, [&](const Packet &request) { return world.from_net(request); });

@@ -107,6 +107,10 @@ void write_headers(Seeds &seeds, const Odd &odd)
     }
     seeds.conversation(PROGRAM_FROM_POD, sctp(odd.client + ":1000", odd.vip + ":80"), PROGRAM_FROM_POD,
                        sctp(odd.backend + ":8080", odd.client + ":1000"));
+    for (const char *port : {":80", ":81"}) // that is served, or not
+        for (const Chunk chunk : {Chunk::init, Chunk::abort})
+            seeds.conversation(PROGRAM_FROM_POD, with_chunk(sctp(odd.client + ":1001", odd.vip + port), Chunk::init),
+                               PROGRAM_FROM_POD, with_chunk(sctp(odd.backend + ":8080", odd.client + ":1001"), chunk));
     Bytes tagged = request.build();
     const Bytes tag{0x81, 0, 0, 7};
     tagged.insert(tagged.begin() + 12, tag.begin(), tag.end());

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packets that are not friendly, from real sockets: pings, traceroutes, refusals, fragments.
 #include "tests/lab/cluster.h"
+#include "tests/lab/hold_client.h"
 
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 namespace thruway::lab {
 namespace {
@@ -146,6 +148,57 @@ TEST_CASE("rule 31: a service without backends refuses clients anywhere within a
         }
         CHECK(dialled(lab, "client", WebService::node_port(1, family, 30080)) == "ConnectionRefusedError\n");
         CHECK(echoed(lab, "client", WebService::node_port(1, family, 30053), 100) == "ConnectionRefusedError\n");
+    }
+}
+
+/// Sends resets to the other end of a connection, as if from the place's own, far out of its window.
+void send_stray_resets(const Lab &lab, const std::string &place, const std::string &from, const std::string &to)
+{
+    check_runs(lab, place,
+               {"python3", "-c",
+                fmt::format(R"(
+import ipaddress, socket, struct
+def end(text):
+    host, port = text.rsplit(":", 1)
+    return ipaddress.ip_address(host.strip("[]")), int(port)
+(source, source_port), (to, port) = end("{}"), end("{}")
+s = socket.socket(socket.AF_INET6 if to.version == 6 else socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+for i in range(32):
+    head = lambda sum: struct.pack("!HHIIBBHHH", source_port, port, i << 27, 0, 5 << 4, 4, 0, sum, 0)
+    covered = source.packed + to.packed + struct.pack("!II", 20, 6) + head(0)
+    sum = 0
+    for (word,) in struct.iter_unpack("!H", covered):
+        sum += word
+    while sum >> 16:
+        sum = (sum & 0xffff) + (sum >> 16)
+    s.sendto(head(~sum & 0xffff), (str(to), 0))
+)",
+                            from, to)});
+}
+
+TEST_CASE("rule 36: resets out of the window, from either end, end no connection")
+{
+    const ConfigFile config(nothing_to_adopt);
+    const Lab lab = thruway_lab({.nodes = 2, .agent_args = config.arguments()});
+    const WebService web{.pods = {"pod-2-1"}};
+    put(lab, web);
+    for (const Family family : families) {
+        const std::string server = endpoint_text(*Address::parse(address_of(lab, "pod-2-1", family)), 8080);
+        const std::string service = web.cluster(family, 80);
+        Hold hold(lab, "pod-1-1", {service, "--interval", "50"});
+        std::istringstream line(must(lab.run("pod-1-1", {"ss", "-Htn", "state", "established", "dst", service})).out);
+        std::string queued, unsent, client;
+        line >> queued >> unsent >> client;
+        send_stray_resets(lab, "pod-2-1", server, client);
+        send_stray_resets(lab, "pod-1-1", client, service);
+        for (const auto &flow : nlohmann::json::parse(cli(lab, "node1", {"flow", "list", "-o", "json"})))
+            if (flow.at("destination").at("port") == 80)
+                CHECK((flow["original"]["packets"] >= 32 && flow["reply"]["packets"] >= 32));
+        std::this_thread::sleep_for(std::chrono::milliseconds(300)); // some messages
+        const auto report = hold.finish(0);
+        CHECK(report["messages_answered"] == report["messages_sent"]);
+        for (const Node &node : lab.topology().nodes)
+            CHECK(nlohmann::json::parse(cli(lab, node.name, {"drops", "-o", "json"})).empty());
     }
 }
 

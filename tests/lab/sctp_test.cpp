@@ -2,6 +2,7 @@
 // SCTP between real endpoints (tools/lab/sctp.h), which make and check every checksum themselves.
 #include "tests/lab/cluster.h"
 
+#include <algorithm>
 #include <array>
 #include <fcntl.h>
 #include <poll.h>
@@ -196,6 +197,51 @@ TEST_CASE("SCTP: clients outside reach a Service by node ports, external IPs and
             check_serves(lab, "client", target, "pod-2-1", of("client"));
     }
     check_no_drops(lab);
+}
+
+TEST_CASE("rule 31: a Service without endpoints aborts what SCTP clients begin, within a second")
+{
+    const Lab lab = thruway_lab({.nodes = 2});
+    const AssociationService service;
+    put(lab, service);
+    for (const Family family : families) {
+        const auto check = [&](const std::string &place, const std::string &target) {
+            INFO(place << " -> " << target);
+            CHECK(dialled(lab, place, target) == nlohmann::json{{"error", "refused"}});
+        };
+        for (const std::string place : {"pod-1-1", "node1"})
+            check(place, at(service.cluster(family), 80));
+        check("client", at(address_of(lab, "node1", family), service.node_port()));
+    }
+}
+
+TEST_CASE("rule 34: an association outlives its backend's place in the Service, and the port's next one goes elsewhere")
+{
+    const Lab lab = thruway_lab({.nodes = 2});
+    AssociationService service{.pods = {"pod-2-1"}};
+    const Process first = serve(lab, "pod-2-1");
+    const Process second = serve(lab, "pod-2-2");
+    const Fd null(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+    for (const Family family : families) {
+        const std::string target = at(service.cluster(family), 80);
+        service.pods = {"pod-2-1"};
+        put(lab, service);
+        const Command dial{
+            .argv = {program(), "sctp-dial", target, "--source-port", "5000", "--messages", "20", "--pause", "100"},
+            .out = null.get()};
+        Process talking = must(Process::start(lab.keeper(), must(lab.place("pod-1-1")), dial));
+        eventually("the association stands", [&] {
+            const auto flows = nlohmann::json::parse(cli(lab, "node1", {"flow", "list", "-o", "json"}));
+            return std::ranges::any_of(flows, [&](const auto &flow) {
+                return flow.at("state") == "established" &&
+                       flow.at("destination").at("address") == service.cluster(family);
+            });
+        });
+        service.pods = {"pod-2-2"};
+        put(lab, service);
+        CHECK(must(talking.wait(std::chrono::seconds(10))).good());
+        CHECK(dialled(lab, "pod-1-1", target, {"--source-port", "5000"}).value("name", "") == "pod-2-2");
+    }
 }
 
 } // namespace

@@ -196,9 +196,10 @@ test::Packet Subject::build(const Packet &packet)
         return test::ping(packet.source, packet.destination, source_port_);
     const std::string source = end(packet.source, source_port_);
     const std::string destination = end(packet.destination, packet.port);
-    const test::Packet built = packet.protocol == "UDP"    ? test::udp(source, destination)
-                               : packet.protocol == "SCTP" ? test::sctp(source, destination)
-                                                           : test::tcp(source, destination);
+    const test::Packet built = packet.protocol == "UDP" ? test::udp(source, destination)
+                               : packet.protocol == "SCTP"
+                                   ? test::with_chunk(test::sctp(source, destination), test::Chunk::init)
+                                   : test::tcp(source, destination);
     return packet.from == From::outside ? world_.off_wire(built) : built;
 }
 
@@ -324,8 +325,9 @@ std::string Subject::compare_refused(const Packet &packet, const Answer &answer,
         return {};
     told_++;
     constexpr uint32_t takes = 8; // the SYN and the payload
-    const test::Packet refusal = packet.protocol == "TCP"
-                                     ? test::reset_for(built, takes)
+    const test::Packet refusal = packet.protocol == "TCP" ? test::reset_for(built, takes)
+                                 : packet.protocol == "SCTP"
+                                     ? test::abort_for(built)
                                      : test::own_error(test::Fault::port_unreachable, built.destination, built);
     return out.frame == test::frame(refusal) ? "" : difference(out, refusal);
 }
