@@ -15,9 +15,10 @@ const (
 	churnServices = 12
 	churnPods     = 12
 	churnApps     = 4
+	churnNodes    = 8 // beyond those that the lab has
 )
 
-// churn is random changes of Services and Pods that no traffic goes to. They are tried while nobody answers, too.
+// churn is random changes of Services, Pods and Nodes that no traffic goes to. They are tried while nobody answers, too.
 type churn struct {
 	c      *cluster
 	random *rand.Rand
@@ -64,7 +65,8 @@ func (h *churn) change() error {
 	services := h.c.client.CoreV1().Services("default")
 	name := fmt.Sprintf("churn-%d", h.random.Intn(churnServices))
 	choice := app(h.random.Intn(churnApps))
-	switch h.random.Intn(4) {
+	node := 100 + h.random.Intn(churnNodes)
+	switch h.random.Intn(6) {
 	case 0:
 		_, err := services.Create(ctx, webService(name, choice, [2]int32{}), meta.CreateOptions{})
 		return err
@@ -79,6 +81,10 @@ func (h *churn) change() error {
 		service.Spec.Ports = service.Spec.Ports[:1+h.random.Intn(len(service.Spec.Ports))]
 		_, err = services.Update(ctx, service, meta.UpdateOptions{})
 		return err
+	case 3:
+		return h.c.addNode(ctx, node)
+	case 4:
+		return h.c.client.CoreV1().Nodes().Delete(ctx, nodeName(node), meta.DeleteOptions{})
 	default:
 		return h.c.setReady(ctx, fmt.Sprintf("churn-%d", h.random.Intn(churnPods)), h.random.Intn(2) == 0)
 	}

@@ -17,9 +17,10 @@ import (
 const (
 	agentSpace   = "kube-system"
 	agentAccount = "thruway"
+	podCIDRs     = "10.244.0.0/16,fd00:10:244::/48" // all of the lab's
 )
 
-// cluster is a lab with a control plane and with agents that follow it.
+// cluster is a lab with a control plane and with a proxy on each node that follows it.
 type cluster struct {
 	*lab
 	*controlPlane
@@ -28,25 +29,44 @@ type cluster struct {
 	nodes  []string
 }
 
-// newCluster makes one whose agents are ready. They may do what the chart lets them do, and nothing else.
+// newCluster makes one, with Thruway installed, whose agents are ready.
 func newCluster(t *testing.T, nodes int) *cluster {
-	l := newLab(t, nodes)
+	c := makeCluster(t, nodes, "thruway")
+	c.installChart()
+	t.Cleanup(c.tellOfAgents)
+	for _, node := range c.nodes {
+		c.lab.lab("agent start", node)
+	}
+	return c
+}
+
+// newKubeProxyCluster makes one whose nodes have kube-proxy, and kernel routes to their pods.
+func newKubeProxyCluster(t *testing.T, nodes int) *cluster {
+	c := makeCluster(t, nodes, "none")
+	kubeconfig := c.file("kube-proxy.kubeconfig")
+	c.writeKubeconfig(kubeconfig, c.authority.user("system:kube-proxy"), "")
+	for _, node := range c.nodes {
+		// The limits of conntrack are the machine's.
+		c.component(node, "kube-proxy", "--kubeconfig", kubeconfig, "--hostname-override", node,
+			"--proxy-mode", "nftables", "--cluster-cidr", podCIDRs, "--conntrack-max-per-core", "0").start()
+	}
+	return c
+}
+
+func makeCluster(t *testing.T, nodes int, dataplane string) *cluster {
+	l := newLab(t, nodes, dataplane)
 	c := &cluster{lab: l, controlPlane: startControlPlane(l), t: t}
 	client, err := kubernetes.NewForConfig(c.config())
 	must(t, err)
 	c.client = client
 	for number := 1; number <= nodes; number++ {
-		c.nodes = append(c.nodes, c.addNode(number))
+		must(t, c.addNode(background, number))
+		c.nodes = append(c.nodes, nodeName(number))
 	}
-	c.installChart()
 	eventually(t, time.Minute, "there are service accounts", func() error {
 		_, err := c.client.CoreV1().ServiceAccounts("default").Get(background, "default", meta.GetOptions{})
 		return err
 	})
-	t.Cleanup(c.tellOfAgents)
-	for _, node := range c.nodes {
-		l.lab("agent start", node)
-	}
 	return c
 }
 

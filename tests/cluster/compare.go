@@ -42,13 +42,31 @@ type backend struct {
 	Terminating bool   `json:"terminating"`
 }
 
+// nodeWay is of an element of `thruway node list -o json` what an API server knows, too: how pods of a node are reached.
+type nodeWay struct {
+	Name     string    `json:"name"`
+	Local    bool      `json:"local"`
+	PodCIDRs []podCIDR `json:"pod_cidrs"`
+}
+
+type podCIDR struct {
+	CIDR    string `json:"cidr"`
+	Gateway string `json:"gateway"`
+}
+
+// contents is what maps have, or should have.
+type contents struct {
+	Services []servicePort
+	Nodes    []nodeWay
+}
+
 // waitEqual waits until what each node has in its maps is what a fresh list of the API server's objects asks for. An
 // agent that has met trouble may leave the API server alone for half a minute.
 func (c *cluster) waitEqual() {
 	c.t.Helper()
 	for _, node := range c.nodes {
 		eventually(c.t, time.Minute, node+" has what the API server has", func() error {
-			listed, err := c.listed()
+			listed, err := c.listed(node)
 			if err != nil {
 				return err
 			}
@@ -65,29 +83,36 @@ func (c *cluster) waitEqual() {
 }
 
 // programmed is what a node's maps have. It fails on what the CLI marks as not yet as it should be.
-func (c *cluster) programmed(node string) ([]servicePort, error) {
+func (c *cluster) programmed(node string) (contents, error) {
 	c.t.Helper()
+	var all contents
 	decoder := json.NewDecoder(strings.NewReader(c.thruway(node, "service", "list", "-o", "json")))
 	decoder.DisallowUnknownFields()
-	var ports []servicePort
-	err := decoder.Decode(&ports)
-	return sorted(ports), err
+	if err := decoder.Decode(&all.Services); err != nil {
+		return all, err
+	}
+	err := json.Unmarshal([]byte(c.thruway(node, "node", "list", "-o", "json")), &all.Nodes)
+	return sorted(all), err
 }
 
-// listed is what maps should have for the Services and EndpointSlices that the API server has now.
-func (c *cluster) listed() ([]servicePort, error) {
+// listed is what a node's maps should have for the objects that the API server has now.
+func (c *cluster) listed(node string) (contents, error) {
+	var all contents
 	services, err := c.client.CoreV1().Services("").List(background, meta.ListOptions{})
 	if err != nil {
-		return nil, err
+		return all, err
 	}
 	slices, err := c.client.DiscoveryV1().EndpointSlices("").List(background, meta.ListOptions{})
 	if err != nil {
-		return nil, err
+		return all, err
 	}
-	var ports []servicePort
+	nodes, err := c.client.CoreV1().Nodes().List(background, meta.ListOptions{})
+	if err != nil {
+		return all, err
+	}
 	for _, service := range services.Items {
 		for _, port := range service.Spec.Ports {
-			ports = append(ports, servicePort{
+			all.Services = append(all.Services, servicePort{
 				Namespace: service.Namespace,
 				Name:      service.Name,
 				PortName:  port.Name,
@@ -98,7 +123,23 @@ func (c *cluster) listed() ([]servicePort, error) {
 			})
 		}
 	}
-	return sorted(ports), nil
+	for _, other := range nodes.Items {
+		all.Nodes = append(all.Nodes, wayTo(other, other.Name == node))
+	}
+	return sorted(all), nil
+}
+
+// wayTo is by the address of the same family; our Nodes have one of each, in the order of their CIDRs.
+func wayTo(node core.Node, local bool) nodeWay {
+	way := nodeWay{Name: node.Name, Local: local}
+	for i, cidr := range node.Spec.PodCIDRs {
+		to := podCIDR{CIDR: cidr}
+		if !local {
+			to.Gateway = node.Status.Addresses[i].Address
+		}
+		way.PodCIDRs = append(way.PodCIDRs, to)
+	}
+	return way
 }
 
 func frontendsOf(service core.ServiceSpec, port core.ServicePort) []frontend {
@@ -143,13 +184,17 @@ func backendOf(endpoint discovery.Endpoint, port int32) backend {
 }
 
 // sorted puts everything in one order.
-func sorted(ports []servicePort) []servicePort {
-	for _, port := range ports {
+func sorted(all contents) contents {
+	for _, port := range all.Services {
 		sortByText(port.Frontends)
 		sortByText(port.Backends)
 	}
-	sortByText(ports)
-	return ports
+	for _, node := range all.Nodes {
+		sortByText(node.PodCIDRs)
+	}
+	sortByText(all.Services)
+	sortByText(all.Nodes)
+	return all
 }
 
 func sortByText[T any](items []T) {

@@ -51,10 +51,10 @@ func startControlPlane(l *lab) *controlPlane {
 	c.write("service-accounts.key", keyPEM(l.t, newKey(l.t)))
 	c.writeKubeconfig(c.file("controllers.kubeconfig"), c.authority.user("system:kube-controller-manager"), "")
 
-	c.etcd = c.component("etcd", "--data-dir", c.file("etcd"), "--unsafe-no-fsync",
+	c.etcd = c.component(home, "etcd", "--data-dir", c.file("etcd"), "--unsafe-no-fsync",
 		"--listen-client-urls", "http://"+etcdAddress, "--advertise-client-urls", "http://"+etcdAddress,
 		"--listen-peer-urls", "http://127.0.0.1:2380", "--log-level", "warn")
-	c.apiServer = c.component("kube-apiserver", "--etcd-servers", "http://"+etcdAddress,
+	c.apiServer = c.component(home, "kube-apiserver", "--etcd-servers", "http://"+etcdAddress,
 		"--bind-address", serverAddress, "--advertise-address", serverAddress,
 		"--client-ca-file", c.file("ca.crt"),
 		"--tls-cert-file", c.file("serving.crt"), "--tls-private-key-file", c.file("serving.key"),
@@ -62,7 +62,7 @@ func startControlPlane(l *lab) *controlPlane {
 		"--service-account-issuer", "https://kubernetes.default.svc",
 		"--service-account-key-file", c.file("service-accounts.key"),
 		"--service-account-signing-key-file", c.file("service-accounts.key"))
-	c.controllers = c.component("kube-controller-manager", "--kubeconfig", c.file("controllers.kubeconfig"),
+	c.controllers = c.component(home, "kube-controller-manager", "--kubeconfig", c.file("controllers.kubeconfig"),
 		"--controllers", join(controllers), "--use-service-account-credentials", "--leader-elect=false",
 		"--secure-port", "0", "--node-monitor-grace-period", "24h",
 		"--root-ca-file", c.file("ca.crt"), "--service-account-private-key-file", c.file("service-accounts.key"))
@@ -146,7 +146,7 @@ func (c *controlPlane) compact() {
 	must(t, err)
 }
 
-// component is a process of the control plane.
+// component is a process of the control plane, or a kube-proxy.
 type component struct {
 	lab     *lab
 	name    string
@@ -156,13 +156,13 @@ type component struct {
 	ended   chan struct{} // closed when the process has ended
 }
 
-func (c *controlPlane) component(name string, arguments ...string) *component {
-	component := &component{lab: c.lab, name: name, log: c.file(name + ".log")}
-	component.argv = append([]string{"--net=" + c.lab.netns(home), c.lab.program("control-plane"), name}, arguments...)
+func (c *controlPlane) component(place, name string, arguments ...string) *component {
+	component := &component{lab: c.lab, name: name, log: c.file(name + "-" + place + ".log")}
+	component.argv = append([]string{"--net=" + c.lab.netns(place), c.lab.program("control-plane"), name}, arguments...)
 	return component
 }
 
-// start starts it in the control plane's network namespace. It ends with the test, and also when the test is killed.
+// start starts it in its network namespace. It ends with the test, and also when the test is killed.
 func (c *component) start() {
 	log, err := os.OpenFile(c.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	must(c.lab.t, err)

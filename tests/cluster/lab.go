@@ -28,17 +28,14 @@ type lab struct {
 	keeper int    // the process that the lab lives under
 }
 
-// newLab makes a lab whose agents are to follow an API server by the kubeconfig, once there is one. It goes down with
-// the test, and also when the test is killed.
-func newLab(t *testing.T, nodes int) *lab {
+// newLab makes a lab whose agents, if its dataplane is Thruway's, are to follow an API server by the kubeconfig, once
+// there is one. It goes down with the test, and also when the test is killed.
+func newLab(t *testing.T, nodes int, dataplane string) *lab {
 	bin, err := filepath.Abs("../../build/bin")
 	must(t, err)
-	l := &lab{t: t, name: fmt.Sprintf("cluster-%d-%s", os.Getpid(), strings.ToLower(t.Name())), bin: bin}
-	if len(l.name) > 40 {
-		l.name = l.name[:40]
-	}
-	l.lab("up", "--no-agents", "--pods", "0", "--nodes", fmt.Sprint(nodes), "--source", "kube", "--bin-dir", bin,
-		"--", "--kubeconfig", l.kubeconfig())
+	l := &lab{t: t, name: fmt.Sprintf("cluster-%d", os.Getpid()), bin: bin}
+	l.lab("up", "--no-agents", "--pods", "0", "--nodes", fmt.Sprint(nodes), "--dataplane", dataplane,
+		"--source", "kube", "--bin-dir", bin, "--", "--kubeconfig", l.kubeconfig())
 	l.endWithTest()
 	l.keeper = l.status().KeeperPid
 	return l
@@ -116,15 +113,14 @@ type answer struct {
 	Name          string
 	ClientAddress string `json:"client_address"`
 	Error         string
-	Milliseconds  float64
 }
 
-// ask sends requests, one after the other, from a place to an echo server or a frontend of one.
+// ask sends requests, one after the other, from a place to an echo server or a frontend of one. Each is given a second.
 func (l *lab) ask(place, transport, target string, count int) []answer {
 	l.t.Helper()
 	// It exits with 1 if a request has no answer; which one, and why, its output says.
 	out, _ := l.tryLab("exec", place, "--", l.program("thruway-lab"), "ask", transport, target, "--count",
-		fmt.Sprint(count), "--timeout", "2000", "-o", "json")
+		fmt.Sprint(count), "--timeout", "1000", "-o", "json")
 	var answers []answer
 	must(l.t, json.Unmarshal([]byte(out), &answers))
 	return answers

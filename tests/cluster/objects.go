@@ -12,27 +12,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// addNode makes the Node object of a node of the lab.
-func (c *cluster) addNode(number int) string {
-	name := fmt.Sprintf("node%d", number)
+func nodeName(number int) string { return fmt.Sprintf("node%d", number) }
+
+// addNode makes the Node object of a node of the lab, or of one that the lab could have.
+func (c *cluster) addNode(ctx context.Context, number int) error {
 	cidrs := []string{fmt.Sprintf("10.244.%d.0/24", number), fmt.Sprintf("fd00:10:244:%d::/64", number)}
 	node := &core.Node{
-		ObjectMeta: meta.ObjectMeta{Name: name},
+		ObjectMeta: meta.ObjectMeta{Name: nodeName(number)},
 		Spec:       core.NodeSpec{PodCIDR: cidrs[0], PodCIDRs: cidrs},
-	}
-	nodes := c.client.CoreV1().Nodes()
-	node, err := nodes.Create(background, node, meta.CreateOptions{})
-	must(c.t, err)
-	node.Status = core.NodeStatus{
-		Addresses: []core.NodeAddress{
-			{Type: core.NodeInternalIP, Address: c.nodeAddress(number)},
-			{Type: core.NodeInternalIP, Address: c.nodeAddress6(number)},
+		Status: core.NodeStatus{
+			Addresses: []core.NodeAddress{
+				{Type: core.NodeInternalIP, Address: c.nodeAddress(number)},
+				{Type: core.NodeInternalIP, Address: c.nodeAddress6(number)},
+			},
+			Conditions: []core.NodeCondition{{Type: core.NodeReady, Status: core.ConditionTrue}},
 		},
-		Conditions: []core.NodeCondition{{Type: core.NodeReady, Status: core.ConditionTrue}},
 	}
-	_, err = nodes.UpdateStatus(background, node, meta.UpdateOptions{})
-	must(c.t, err)
-	return name
+	_, err := c.client.CoreV1().Nodes().Create(ctx, node, meta.CreateOptions{})
+	return err
 }
 
 // addPod makes a pod in the lab, and the Pod object of it, as scheduler and kubelet would: ready, with the label app.
@@ -104,4 +101,8 @@ func (c *cluster) addService(service *core.Service) *core.Service {
 	service, err := c.client.CoreV1().Services("default").Create(background, service, meta.CreateOptions{})
 	must(c.t, err)
 	return service
+}
+
+func (c *cluster) deleteService(name string) {
+	must(c.t, c.client.CoreV1().Services("default").Delete(background, name, meta.DeleteOptions{}))
 }

@@ -86,7 +86,7 @@ func TestServicesOfRealControllersLeadTraffic(t *testing.T) {
 		eventually(t, patience, "both serve again", func() error { return c.answeredBy(p, "pod-2", "pod-3") })
 	}
 
-	must(t, c.client.CoreV1().Services("default").Delete(background, "web", meta.DeleteOptions{}))
+	c.deleteService("web")
 	for _, p := range paths {
 		eventually(t, patience, "a Service that is deleted leads nowhere", func() error { return c.refused(p) })
 	}
