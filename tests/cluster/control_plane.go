@@ -121,7 +121,7 @@ func (c *controlPlane) waitReady() {
 	c.lab.t.Helper()
 	client, err := kubernetes.NewForConfig(c.config())
 	must(c.lab.t, err)
-	eventually(c.lab.t, time.Minute, "the API server is ready", func() error {
+	eventually(c.lab.t, 3*time.Minute, "the API server is ready", func() error {
 		c.apiServer.check()
 		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(context.Background()).Error()
 	})
