@@ -1,6 +1,6 @@
 # The front door. Every target does what it needs itself, packages included, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test image test-chart test-cluster test-kernels soak lint format faults bench clean
+.PHONY: help deps build demo test image test-chart test-cluster test-kernels soak lint format faults bench bench-cluster clean
 
 JOBS ?= $(shell nproc)
 # Output of a build is for when it fails.
@@ -54,6 +54,9 @@ format: deps ## Put all code into the layout that lint wants
 
 bench: build ## Measure, print a table, and write build/bench.json
 	@build/bin/thruway-bench --output build/bench.json
+
+bench-cluster: build ## Measure agent and kube-proxy at 10,000 and 44,000 Services of a real API server (half an hour)
+	@tests/cluster/run -run TestFigures -figures -v -timeout 60m
 
 clean: ## Remove all that was built
 	@rm -rf build build-asan build-tsan build-dev

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <linux/magic.h>
+#include <malloc.h>
 #include <spdlog/spdlog.h>
 #include <sstream>
 #include <sys/vfs.h>
@@ -419,6 +420,7 @@ void Agent::on_synced()
                  services_.slice_count(), nodes_.all().size(), std::chrono::duration<double, std::milli>(took).count());
     if (auto written = journal_.flush(); !written)
         spdlog::error("{}", written.error().text());
+    ::malloc_trim(0); // to take everything in at once takes more than to keep it
 }
 
 void Agent::walk(const std::function<void(const Object &)> &visit) const

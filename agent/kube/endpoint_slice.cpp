@@ -156,6 +156,7 @@ void add_endpoints(EndpointSlice &slice, const std::vector<RawEndpoint> &endpoin
                                    .conditions = raw.conditions,
                                    .hints = slice.add_hints(raw.hints)});
     }
+    slice.pods.shrink_to_fit(); // there may be ten thousand slices, and they stay
 }
 
 } // namespace

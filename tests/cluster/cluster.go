@@ -43,14 +43,19 @@ func newCluster(t *testing.T, nodes int) *cluster {
 // newKubeProxyCluster makes one whose nodes have kube-proxy, and kernel routes to their pods.
 func newKubeProxyCluster(t *testing.T, nodes int) *cluster {
 	c := makeCluster(t, nodes, "none")
-	kubeconfig := c.file("kube-proxy.kubeconfig")
-	c.writeKubeconfig(kubeconfig, c.authority.user("system:kube-proxy"), "")
 	for _, node := range c.nodes {
-		// The limits of conntrack are the machine's.
-		c.component(node, "kube-proxy", "--kubeconfig", kubeconfig, "--hostname-override", node,
-			"--proxy-mode", "nftables", "--cluster-cidr", podCIDRs, "--conntrack-max-per-core", "0").start()
+		c.kubeProxy(node).start()
 	}
 	return c
+}
+
+// kubeProxy is that of a node.
+func (c *cluster) kubeProxy(node string) *component {
+	kubeconfig := c.file("kube-proxy.kubeconfig")
+	c.writeKubeconfig(kubeconfig, c.authority.user("system:kube-proxy"), "")
+	// The limits of conntrack are the machine's.
+	return c.component(node, "kube-proxy", "--kubeconfig", kubeconfig, "--hostname-override", node,
+		"--proxy-mode", "nftables", "--cluster-cidr", podCIDRs, "--conntrack-max-per-core", "0")
 }
 
 func makeCluster(t *testing.T, nodes int, dataplane string) *cluster {

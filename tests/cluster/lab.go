@@ -67,8 +67,11 @@ func (l *lab) folder(parts ...string) string {
 func (l *lab) kubeconfig() string          { return l.folder("agents.kubeconfig") }
 func (l *lab) agentLog(node string) string { return l.folder("nodes", node, "agent.log") }
 func (l *lab) netns(place string) string {
-	return fmt.Sprintf("/proc/%d/root/run/netns/%s", l.keeper, place)
+	return l.keeperRoot() + "/run/netns/" + place
 }
+
+// keeperRoot is the root folder with the lab's mounts.
+func (l *lab) keeperRoot() string           { return fmt.Sprintf("/proc/%d/root", l.keeper) }
 func (l *lab) nodeAddress(node int) string  { return fmt.Sprintf("172.20.0.%d", 10+node) }
 func (l *lab) nodeAddress6(node int) string { return fmt.Sprintf("fd20::%d", 10+node) }
 
