@@ -272,6 +272,19 @@ void World::walk_flows()
     }
 }
 
+void World::age_affinity(uint64_t seconds)
+{
+    const Map &map = datapath->maps().affinity;
+    std::vector<std::pair<tw_client, tw_affinity>> all;
+    must(map.each<tw_client, tw_affinity>(
+        [&](const tw_client &client, const tw_affinity &last) { all.emplace_back(client, last); }));
+    for (auto &[client, last] : all) {
+        last.seconds -= seconds; // goes round, as the program's subtraction does
+        must(map.erase(client));
+        must(map.insert(client, last));
+    }
+}
+
 Outcome World::run(const Fd &program, unsigned ifindex, const Bytes &packet, uint32_t mark, unsigned segment)
 {
     __sk_buff context{};

@@ -111,6 +111,9 @@ public:
     /// gc walks all of the flow table.
     void walk_flows();
 
+    /// As if all clients that have session affinity had last dialled so much earlier.
+    void age_affinity(uint64_t seconds);
+
     /// How often packets were dropped for this reason, at all hooks.
     [[nodiscard]] uint64_t drops(tw_drop reason) const;
     [[nodiscard]] uint64_t drops(tw_drop reason, tw_hook hook) const;

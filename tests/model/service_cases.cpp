@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <fmt/format.h>
 #include <utility>
 
 namespace thruway::reference {
@@ -20,6 +21,10 @@ const Texts protocols{"TCP", "TCP", "UDP", "SCTP"};
 const std::vector<int> numbers{80, 443, 53};
 const std::vector<int> node_ports{30080, 30081, 30082, 30083};
 const std::vector<int> target_ports{8080, 8443, 53};
+// Seconds of affinity, and seconds that pass: no sums of these are less than 100 s below one of those, and a test takes
+// some time, too.
+const std::vector<int> affinities{1200, 3600};
+const std::vector<int> pauses{500, 500, 1500, 4000};
 const Texts zones{"east", "west"};
 const Texts node_names{"here", "there", "elsewhere", ""};
 
@@ -74,6 +79,7 @@ void make(const Change &change, Cluster &cluster)
         void operator()(const Node &node) const { cluster.node = node; }
         void operator()(const RemovedService &gone) const { cluster.services.erase(gone.name); }
         void operator()(const RemovedSlice &gone) const { cluster.slices.erase(gone.name); }
+        void operator()(const Elapsed & /*no part of a cluster*/) const {}
     };
     std::visit(Maker{cluster}, change);
 }
@@ -112,8 +118,10 @@ Round Cases::next(size_t packets)
 Change Cases::change()
 {
     const size_t kind = below(100);
-    if (kind < 45)
+    if (kind < 40)
         return slice();
+    if (kind < 50)
+        return Elapsed{pick(pauses)};
     if (kind < 80)
         return service();
     if (kind < 87)
@@ -161,7 +169,7 @@ Service Cases::service()
         service.ingress.push_back({.ip = ""});
     service.internal_local = chance(25);
     service.external_local = chance(40);
-    service.affinity = chance(25) ? 3600 : 0;
+    service.affinity = chance(25) ? pick(affinities) : 0;
     return service;
 }
 
@@ -253,15 +261,8 @@ Node Cases::node()
 Packet Cases::packet()
 {
     Packet packet;
-    const Service *service = nullptr;
-    bool v6 = chance(50);
-    if (!cluster_.services.empty() && chance(96)) {
-        auto some = cluster_.services.begin();
-        std::advance(some, static_cast<ptrdiff_t>(below(cluster_.services.size())));
-        service = &some->second;
-        if (service->cluster_ips.front() != "None")
-            v6 = is_v6(pick(service->cluster_ips));
-    }
+    const auto to = chance(96) ? door() : std::nullopt;
+    const bool v6 = to ? to->v6 : chance(50);
     const Pool &pool = pools.at(v6 ? 1 : 0);
     const size_t from = below(100);
     packet.from = from < 40 ? From::pod : from < 85 ? From::outside : From::host;
@@ -273,19 +274,55 @@ Packet Cases::packet()
     packet.protocol = pick(protocols);
     packet.destination = pool.nobody;
     packet.port = pick(numbers);
-    if (service)
-        address(packet, *service, v6);
+    if (to)
+        address(packet, *to);
     return packet;
 }
 
-/// Some address of the service's, at one of its ports.
-void Cases::address(Packet &packet, const Service &service, bool v6)
+/// Some slice has an endpoint for it that may be ready.
+bool Cases::serves(const Door &door) const
 {
-    const Port port = pick(service.ports);
+    if (door.service->type == "ExternalName" || door.service->others || door.service->cluster_ips.front() == "None")
+        return false;
+    return std::ranges::any_of(cluster_.slices, [&](const auto &entry) {
+        const Slice &slice = entry.second;
+        const auto same = [&](const SlicePort &port) {
+            return port.name == door.port.name && port.protocol == door.port.protocol && port.number != 0;
+        };
+        return slice.service == door.service->name && slice.v6 == door.v6 && !slice.headless &&
+               std::ranges::any_of(slice.ports, same) &&
+               std::ranges::any_of(slice.endpoints, [](const Endpoint &one) { return one.ready.value_or(true); });
+    });
+}
+
+/// Mostly one that serves: what is refused or dropped is so for few reasons, and soon known.
+std::optional<Cases::Door> Cases::door()
+{
+    std::vector<Door> all;
+    std::vector<Door> serving;
+    for (const auto &[name, service] : cluster_.services)
+        for (const Port &port : service.ports)
+            for (const bool v6 : {false, true}) {
+                const Door door{&service, port, v6};
+                if (service.cluster_ips.front() != "None" && of_family(service.cluster_ips, v6).empty())
+                    continue;
+                all.push_back(door);
+                if (serves(door))
+                    serving.push_back(door);
+            }
+    if (all.empty())
+        return std::nullopt;
+    return pick(!serving.empty() && chance(93) ? serving : all);
+}
+
+/// Some address of the service's, at this port.
+void Cases::address(Packet &packet, const Door &door)
+{
+    const auto &[service, port, v6] = door;
     packet.protocol = port.protocol;
     packet.port = port.number;
-    Texts ips = of_family(service.external_ips, v6);
-    for (const Ingress &ingress : service.ingress)
+    Texts ips = of_family(service->external_ips, v6);
+    for (const Ingress &ingress : service->ingress)
         if (!ingress.ip.empty() && is_v6(ingress.ip) == v6)
             ips.push_back(ingress.ip);
     if (!ips.empty() && chance(50)) {
@@ -294,7 +331,7 @@ void Cases::address(Packet &packet, const Service &service, bool v6)
         packet.destination =
             chance(90) ? pick(of_family(cluster_.node.addresses, v6)) : pools.at(v6 ? 1 : 0).other_node;
         packet.port = port.node_port;
-    } else if (const Texts cluster = of_family(service.cluster_ips, v6);
+    } else if (const Texts cluster = of_family(service->cluster_ips, v6);
                !cluster.empty() && cluster.front() != "None") {
         packet.destination = cluster.front();
     }
@@ -509,6 +546,7 @@ private:
 struct Printer {
     std::string operator()(const RemovedService &gone) const { return "# Service " + gone.name + " is deleted\n"; }
     std::string operator()(const RemovedSlice &gone) const { return "# EndpointSlice " + gone.name + " is deleted\n"; }
+    std::string operator()(const Elapsed &elapsed) const { return fmt::format("# {} s pass\n", elapsed.seconds); }
     template<typename T>
     std::string operator()(const T &object) const
     {

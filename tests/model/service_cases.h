@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <random>
 #include <string>
 #include <variant>
@@ -23,7 +24,13 @@ struct RemovedSlice {
 
     friend bool operator==(const RemovedSlice &, const RemovedSlice &) = default;
 };
-using Change = std::variant<Service, Slice, Node, RemovedService, RemovedSlice>;
+/// Nothing but time, of which only session affinity takes note.
+struct Elapsed {
+    int seconds = 0;
+
+    friend bool operator==(const Elapsed &, const Elapsed &) = default;
+};
+using Change = std::variant<Service, Slice, Node, RemovedService, RemovedSlice, Elapsed>;
 
 /// Changes that come at once, and packets after them.
 struct Round {
@@ -59,7 +66,16 @@ private:
     Endpoint endpoint(bool v6, unsigned hinted);
     Node node();
     Packet packet();
-    void address(Packet &packet, const Service &service, bool v6);
+
+    /// What a packet may be for: a port of a Service, in one family.
+    struct Door {
+        const Service *service;
+        Port port;
+        bool v6;
+    };
+    [[nodiscard]] bool serves(const Door &door) const;
+    std::optional<Door> door();
+    void address(Packet &packet, const Door &door);
 
     std::mt19937_64 random_;
     Node first_node_;

@@ -343,8 +343,12 @@ Answer Model::answer(const Packet &packet) const
     Answer answer = forwarded(cluster_, *dialled, packet);
     const auto last =
         last_.find({dialled->service->name, dialled->port->name, dialled->port->protocol, dialled->v6, packet.source});
-    if (last != last_.end() && answer.backends.contains(last->second))
-        answer.backends = {last->second};
+    if (last == last_.end() || !answer.backends.contains(last->second.backend))
+        return answer;
+    if (now_ - last->second.when <= dialled->service->affinity)
+        answer.backends = {last->second.backend};
+    else
+        answer.forgotten = last->second.backend;
     return answer;
 }
 
@@ -356,7 +360,7 @@ void Model::note(const Packet &packet, const std::optional<Backend> &backend)
     const Client client{dialled->service->name, dialled->port->name, dialled->port->protocol, dialled->v6,
                         packet.source};
     if (backend)
-        last_[client] = *backend;
+        last_[client] = {*backend, now_};
     else
         last_.erase(client);
 }
@@ -384,7 +388,7 @@ void Model::change(Cluster cluster)
     std::erase_if(last_, [&](const auto &entry) {
         const auto &[service_name, port_name, protocol, v6, client] = entry.first;
         const auto dialled = port_of(cluster_, service_name, port_name, protocol, v6);
-        return !dialled || !dialled->service->affinity || !usable(cluster_, *dialled).contains(entry.second);
+        return !dialled || !dialled->service->affinity || !usable(cluster_, *dialled).contains(entry.second.backend);
     });
 }
 

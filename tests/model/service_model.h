@@ -123,7 +123,8 @@ struct Answer {
     };
     Kind kind = Kind::stranger;
     std::set<Backend> backends;
-    bool as_node = false; ///< backends see an address of this node in the place of the source; see masks()
+    std::optional<Backend> forgotten; ///< what the client had before its affinity ended: no likelier than the others
+    bool as_node = false;             ///< backends see an address of this node in the place of the source; see masks()
     std::string reason;
 
     /// Whether this backend sees the node in the place of the packet's source.
@@ -142,6 +143,8 @@ class Model {
 public:
     [[nodiscard]] const Cluster &cluster() const { return cluster_; }
 
+    void elapse(int seconds) { now_ += seconds; }
+
     /// Takes the place of what was there before. Clients forget backends that are gone (rule 30).
     void change(Cluster cluster);
 
@@ -159,8 +162,14 @@ public:
 private:
     using Client = std::tuple<std::string, std::string, std::string, bool, std::string>; ///< service, port, family, who
 
+    struct Last {
+        Backend backend;
+        int64_t when = 0;
+    };
+
     Cluster cluster_;
-    std::map<Client, Backend> last_;
+    std::map<Client, Last> last_;
+    int64_t now_ = 0; ///< seconds
 };
 
 } // namespace thruway::reference

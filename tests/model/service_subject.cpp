@@ -117,6 +117,8 @@ void Subject::change(const std::vector<Change> &changes)
                     planner_.remove_service({Symbol(space), one.name});
                 else if constexpr (std::is_same_v<T, RemovedSlice>)
                     planner_.remove_slice({Symbol(space), one.name});
+                else if constexpr (std::is_same_v<T, Elapsed>)
+                    world_.age_affinity(static_cast<uint64_t>(one.seconds));
                 else
                     read(manifest(one));
                 if constexpr (std::is_same_v<T, Node>)
@@ -320,7 +322,6 @@ std::string Subject::compare_refused(const Packet &packet, const Answer &answer,
 {
     if (const std::string reason = dropped_for(); reason != answer.reason)
         return reason.empty() ? fmt::format("not dropped: {}", hex(out.frame)) : "dropped for " + reason;
-    refused_++;
     if (out.verdict == verdict_drop) // more than so many a second get no answer
         return {};
     told_++;

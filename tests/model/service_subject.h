@@ -54,8 +54,7 @@ public:
 
     void forget_flows();
 
-    /// How many packets were refused, and how many of those got an answer: errors have a limit in time.
-    [[nodiscard]] unsigned refused() const { return refused_; }
+    /// How many of the packets that were refused got an answer: errors have a limit in time.
     [[nodiscard]] unsigned told() const { return told_; }
 
 private:
@@ -90,7 +89,6 @@ private:
     std::vector<uint64_t> drops_;
     uint16_t source_port_ = 0;
     bool xdp_turn_ = false;
-    unsigned refused_ = 0;
     unsigned told_ = 0;
 };
 
