@@ -3,9 +3,9 @@
 
 #include "agent/datapath/features.h"
 #include "agent/datapath/object.h"
+#include "agent/datapath/programs.h"
 
 #include <algorithm>
-#include <array>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
@@ -20,33 +20,24 @@ std::unexpected<Error> other_build()
     return fail("the programs that run here are not those of this build: use the thruway that came with the agent");
 }
 
-/// Gives the skeleton the constants of a program that runs. Their map has no pin.
-Result<> take_constants(const Fd &program, datapath &skeleton)
+/// Gives the skeleton the constants of the programs that run.
+Result<> take_constants(const std::string &bpffs, datapath &skeleton)
 {
-    std::array<uint32_t, 64> ids{};
-    bpf_prog_info info{};
-    uint32_t length = sizeof(info);
+    const std::string path = fmt::format("{}/programs/{}", bpffs, constants_map);
+    const Fd map(bpf_obj_get(path.c_str()));
+    bpf_map_info about{};
+    uint32_t length = sizeof(about);
+    const uint32_t key = 0;
 
-    info.nr_map_ids = ids.size();
-    info.map_ids = reinterpret_cast<uint64_t>(ids.data());
-    if (bpf_prog_get_info_by_fd(program.get(), &info, &length) != 0)
-        return fail_errno("cannot learn what programs run");
-    for (const uint32_t id : std::span(ids).first(std::min<size_t>(info.nr_map_ids, ids.size()))) {
-        const Fd map(bpf_map_get_fd_by_id(id));
-        bpf_map_info about{};
-        length = sizeof(about);
-        if (!map || bpf_map_get_info_by_fd(map.get(), &about, &length) != 0)
-            return fail_errno("cannot learn what maps the programs use");
-        const uint32_t key = 0;
-        if (std::string_view(about.name) != bpf_map__name(skeleton.maps.rodata_config))
-            continue;
-        if (about.value_size != bpf_map__value_size(skeleton.maps.rodata_config))
-            return other_build();
-        if (bpf_map_lookup_elem(map.get(), &key, skeleton.rodata_config) != 0)
-            return fail_errno("cannot read the constants of the programs");
-        return {};
-    }
-    return other_build();
+    if (!map && errno == ENOENT)
+        return other_build();
+    if (!map || bpf_map_get_info_by_fd(map.get(), &about, &length) != 0)
+        return fail_errno("cannot open {}", path);
+    if (about.value_size != bpf_map__value_size(skeleton.maps.rodata_config))
+        return other_build();
+    if (bpf_map_lookup_elem(map.get(), &key, skeleton.rodata_config) != 0)
+        return fail_errno("cannot read {}", path);
+    return {};
 }
 
 } // namespace
@@ -54,14 +45,10 @@ Result<> take_constants(const Fd &program, datapath &skeleton)
 Result<DryRun> DryRun::load(const std::string &bpffs, const Maps &maps)
 {
     hear_libbpf();
-    const std::string path = fmt::format("{}/programs/{}", bpffs, hooks[from_pod].program);
-    const Fd running(bpf_obj_get(path.c_str()));
-    if (!running)
-        return fail_errno("cannot open program {}", path);
     auto skeleton = open_object();
     if (!skeleton)
         return std::unexpected(skeleton.error());
-    if (auto taken = take_constants(running, **skeleton); !taken)
+    if (auto taken = take_constants(bpffs, **skeleton); !taken)
         return std::unexpected(taken.error());
     tw_config config = (*skeleton)->rodata_config->config;
     auto layout = MappedArray<tw_layout>::of(maps.layout, false);

@@ -211,7 +211,8 @@ bool Datapath::take_over_programs()
         all.emplace_back(bpf_obj_get(program_path(hook.program).c_str()));
     Fd gc(bpf_obj_get(program_path(gc_program).c_str()));
     Fd iterator(bpf_obj_get(program_path(iterator_program).c_str()));
-    if (!gc || !iterator || !std::ranges::all_of(all, [](const Fd &fd) { return static_cast<bool>(fd); }))
+    const Fd constants(bpf_obj_get(program_path(constants_map).c_str()));
+    if (!gc || !iterator || !constants || !std::ranges::all_of(all, [](const Fd &fd) { return static_cast<bool>(fd); }))
         return false;
     programs_ = std::move(all);
     gc_ = std::move(gc);
@@ -264,6 +265,8 @@ Result<> Datapath::load(bool previous)
             return std::unexpected(pinned.error());
         all.push_back(std::move(*pinned));
     }
+    if (auto pinned = pin_over(bpf_map__fd(skeleton->maps.rodata_config), program_path(constants_map)); !pinned)
+        return pinned;
     auto gc = pin_program(*skeleton, gc_program);
     if (!gc)
         return std::unexpected(gc.error());
@@ -396,8 +399,8 @@ Result<> Datapath::cleanup(const std::string &bpffs)
     // Only what carries our names: somebody may have put pins of his own into the folder.
     for (const Hook &hook : hooks)
         fs::remove(fmt::format("{}/programs/{}", bpffs, hook.program), error);
-    for (const std::string_view program : {gc_program, iterator_program})
-        fs::remove(fmt::format("{}/programs/{}", bpffs, program), error);
+    for (const std::string_view pin : {gc_program, iterator_program, constants_map})
+        fs::remove(fmt::format("{}/programs/{}", bpffs, pin), error);
     for (const Maps::Member &member : Maps::members)
         fs::remove(fmt::format("{}/{}", bpffs, member.name), error);
     drop_previous_flow_tables(bpffs);

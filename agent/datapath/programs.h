@@ -24,6 +24,10 @@ constexpr unsigned loopback_ifindex = 1;
 constexpr std::string_view gc_program = "gc";
 constexpr std::string_view iterator_program = "sockets_connected";
 
+/// The map of the constants that all of them have: pinned beside them for those who load the same once more, since only
+/// who may administer the whole machine finds a map by its number.
+constexpr std::string_view constants_map = "constants";
+
 /// Source ports for SNAT. Their number is a power of two.
 constexpr uint16_t snat_first = 49'152;
 constexpr uint32_t snat_count = 16'384;

@@ -332,6 +332,9 @@ func TestTheImageServesANodeWithTheChartsRights(t *testing.T) {
 		t.Errorf("thruway service list: %s", listed)
 	}
 	first.exec(t, "thruway", "status")
+	if steps := first.exec(t, "thruway", "trace", "default/guest", "default/web"); !strings.Contains(steps, "default/web:8080") {
+		t.Errorf("thruway trace: %s", steps)
+	}
 
 	first.signal(t, "KILL")
 	log := first.end(t)
