@@ -18,7 +18,7 @@
     X(CREATE, "create")     /* flow: what would have been made */                                                      \
     X(DELIVER, "deliver")   /* result: enum tw_step_deliver; nexthop */                                                \
     X(DROP, "drop")         /* result: enum tw_drop; number: enum tw_hook */                                           \
-    X(ANSWER, "answer")     /* result: the reason for an ICMP error or a reset; TW_PASS: an echo reply */
+    X(ANSWER, "answer")     /* result: the reason for an ICMP error, a reset or an ABORT; TW_PASS: an echo reply */
 
 enum tw_step_kind {
     TW_STEP_NONE = 0,

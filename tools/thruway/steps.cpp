@@ -165,7 +165,7 @@ std::string answer_words(const Row &row)
     if (row["by"] == "echo_reply")
         return "an echo reply on behalf of the service";
     if (row["by"] == "refusal")
-        return "the sender would be told: TCP by a reset, all else by an ICMP error";
+        return "the sender would be told: TCP by a reset, SCTP by an ABORT, all else by an ICMP error";
     return row["by"] == "reset" ? "a reset would tell the sender" : "an ICMP error would tell the sender";
 }
 
