@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -92,8 +93,10 @@ func (m *serviceMaps) backends(address string, port uint16) *uint64 {
 	return (*uint64)(unsafe.Pointer(&m.services[serviceRow*(value&serviceBits)]))
 }
 
-// waitChange waits, without a pause, until a word of the maps is another one.
+// waitChange waits until a word of the maps is another one. It looks ten thousand times a second: without a pause it
+// would keep a CPU from those whose work it waits for.
 func waitChange(word *uint64, before uint64) {
 	for atomic.LoadUint64(word) == before {
+		time.Sleep(100 * time.Microsecond)
 	}
 }
