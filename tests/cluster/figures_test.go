@@ -139,12 +139,14 @@ func (c *cluster) change(number, round int) error {
 }
 
 func (c *cluster) measureAgent(s size, addresses []string) {
-	floor := c.timeOfAllObjects()
+	floor, size := c.readAllObjects("application/json")
+	protobufTime, protobufBytes := c.readAllObjects("application/vnd.kubernetes.protobuf")
 	start := time.Now()
 	c.lab.lab("agent start", "node1")
 	ready := time.Since(start)
 	pid := c.status().Nodes[0].Agent.Pid
-	c.t.Logf("  the server sends all objects in       %6.2f s", floor.Seconds())
+	c.t.Logf("  the server sends all objects in       %6.2f s, %.1f MB", floor.Seconds(), float64(size)/1e6)
+	c.t.Logf("  and as protobuf in                    %6.2f s, %.1f MB", protobufTime.Seconds(), float64(protobufBytes)/1e6)
 	c.t.Logf("  agent: start to all in the maps       %6.2f s, %.2f s beyond that", ready.Seconds(), (ready - floor).Seconds())
 	c.t.Logf("  agent: received                       %6.1f MB", float64(c.received("node1"))/1e6)
 	c.t.Logf("  agent: memory without mapped maps     %6.1f MB", memoryOf(c.t, pid))
@@ -186,13 +188,16 @@ func (c *cluster) received(node string) (bytes int64) {
 	return bytes
 }
 
-// streamed asks the API server for a stream of JSON, as the agent does.
-func (c *cluster) streamed(query string) io.ReadCloser {
+// streamed asks the API server for a stream, as the agent does.
+func (c *cluster) streamed(query, accept string) io.ReadCloser {
 	config := c.config()
 	config.Timeout = 0
 	transport, err := rest.TransportFor(config)
 	must(c.t, err)
-	response, err := (&http.Client{Transport: transport}).Get(serverURL + query)
+	request, err := http.NewRequest(http.MethodGet, serverURL+query, nil)
+	must(c.t, err)
+	request.Header.Set("Accept", accept)
+	response, err := (&http.Client{Transport: transport}).Do(request)
 	must(c.t, err)
 	if response.StatusCode != http.StatusOK {
 		c.t.Fatalf("%s: %s", query, response.Status)
@@ -202,38 +207,54 @@ func (c *cluster) streamed(query string) io.ReadCloser {
 
 const initial = "?watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion="
 
-// timeOfAllObjects is how long the server takes to send what an agent asks for, to somebody who only reads it.
-func (c *cluster) timeOfAllObjects() time.Duration {
+// readAllObjects is how long the server takes to send what an agent asks for to somebody who only reads it, and how much
+// that is.
+func (c *cluster) readAllObjects(accept string) (time.Duration, int64) {
 	start := time.Now()
+	var received atomic.Int64
 	var readers sync.WaitGroup
 	for _, path := range []string{"/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices"} {
 		readers.Add(1)
 		go func() {
 			defer readers.Done()
-			stream := c.streamed(path + initial)
+			stream := c.streamed(path+initial, accept)
 			defer stream.Close()
-			lines := bufio.NewReaderSize(stream, 1<<20)
-			for {
-				line, err := lines.ReadSlice('\n')
-				if err != nil {
-					c.t.Errorf("%s: %v", path, err)
-					return
-				}
-				if bytes.Contains(line, []byte("k8s.io/initial-events-end")) {
-					return
-				}
+			count, err := readUntil(stream, "k8s.io/initial-events-end")
+			received.Add(count)
+			if err != nil {
+				c.t.Errorf("%s: %v", path, err)
 			}
 		}()
 	}
 	readers.Wait()
-	return time.Since(start)
+	return time.Since(start), received.Load()
+}
+
+// readUntil reads up to a text, and not much further. It says how many bytes that were.
+func readUntil(stream io.Reader, text string) (count int64, err error) {
+	buffer := make([]byte, 1<<20)
+	kept := 0 // of what came before: the text may begin in it
+	for {
+		n, err := stream.Read(buffer[kept:])
+		count += int64(n)
+		if bytes.Contains(buffer[:kept+n], []byte(text)) {
+			return count, nil
+		}
+		if err != nil {
+			return count, err
+		}
+		tail := min(kept+n, len(text))
+		copy(buffer, buffer[kept+n-tail:kept+n])
+		kept = tail
+	}
 }
 
 // watchSlices tells when a watcher that does nothing else has each change of an EndpointSlice.
 func (c *cluster) watchSlices() <-chan time.Time {
 	all, err := c.client.DiscoveryV1().EndpointSlices(figuresSpace).List(background, meta.ListOptions{Limit: 1})
 	must(c.t, err)
-	stream := c.streamed("/apis/discovery.k8s.io/v1/endpointslices?watch=1&resourceVersion=" + all.ResourceVersion)
+	stream := c.streamed("/apis/discovery.k8s.io/v1/endpointslices?watch=1&resourceVersion="+all.ResourceVersion,
+		"application/json")
 	c.t.Cleanup(func() { stream.Close() })
 	arrivals := make(chan time.Time, 16)
 	go func() {
