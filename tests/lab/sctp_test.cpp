@@ -142,7 +142,7 @@ void check_serves(const Lab &lab, const std::string &place, const std::string &t
                   const std::string &seen)
 {
     for (const char *size : {"1", "60000"}) {
-        const auto answer = dialled(lab, place, target, {"--messages", "3", "--size", size});
+        const auto answer = dialled(lab, place, target, {"--messages", "3", "--size", size, "--timeout", "5000"});
         INFO(fmt::format("{} -> {}, {} bytes: {}", place, target, size, answer.dump()));
         REQUIRE(answer.value("name", "") == server);
         REQUIRE(answer.value("client_address", "") == seen);
@@ -226,9 +226,9 @@ TEST_CASE("rule 34: an association outlives its backend's place in the Service, 
         const std::string target = at(service.cluster(family), 80);
         service.pods = {"pod-2-1"};
         put(lab, service);
-        const Command dial{
-            .argv = {program(), "sctp-dial", target, "--source-port", "5000", "--messages", "20", "--pause", "100"},
-            .out = null.get()};
+        const Command dial{.argv = {program(), "sctp-dial", target, "--source-port", "5000", "--messages", "20",
+                                    "--pause", "100", "--timeout", "5000"},
+                           .out = null.get()};
         Process talking = must(Process::start(lab.keeper(), must(lab.place("pod-1-1")), dial));
         eventually("the association stands", [&] {
             const auto flows = nlohmann::json::parse(cli(lab, "node1", {"flow", "list", "-o", "json"}));
@@ -240,7 +240,8 @@ TEST_CASE("rule 34: an association outlives its backend's place in the Service, 
         service.pods = {"pod-2-2"};
         put(lab, service);
         CHECK(must(talking.wait(std::chrono::seconds(10))).good());
-        CHECK(dialled(lab, "pod-1-1", target, {"--source-port", "5000"}).value("name", "") == "pod-2-2");
+        CHECK(dialled(lab, "pod-1-1", target, {"--source-port", "5000", "--timeout", "5000"}).value("name", "") ==
+              "pod-2-2");
     }
 }
 
