@@ -61,6 +61,7 @@ func TestFigures(t *testing.T) {
 			addresses := c.fill(s)
 			t.Logf("%d Services, %d endpoints", s.services, s.services*s.endpoints)
 			c.measureAgent(s, addresses)
+			c.measureEvents(s)
 			c.measureProxy(s)
 		})
 	}
@@ -265,6 +266,30 @@ func (c *cluster) watchSlices() <-chan time.Time {
 		}
 	}()
 	return arrivals
+}
+
+// measureEvents tells what one change in a large Service costs the API server for each node: the slice of a hundred
+// endpoints that the change is in comes whole.
+func (c *cluster) measureEvents(s size) {
+	const rounds = 20
+	number := s.services // one more
+	_, err := c.client.DiscoveryV1().EndpointSlices(figuresSpace).Create(background, slice(number, 100), meta.CreateOptions{})
+	must(c.t, err)
+	all, err := c.client.DiscoveryV1().EndpointSlices(figuresSpace).List(background, meta.ListOptions{Limit: 1})
+	must(c.t, err)
+	query := "/apis/discovery.k8s.io/v1/endpointslices?watch=1&timeoutSeconds=5&resourceVersion=" + all.ResourceVersion
+	streams := map[string]io.ReadCloser{}
+	for _, accept := range []string{"application/json", "application/vnd.kubernetes.protobuf"} {
+		streams[accept] = c.streamed(query, accept)
+	}
+	for round := range rounds {
+		must(c.t, c.change(number, 2000+round))
+	}
+	for accept, stream := range streams {
+		count, err := io.Copy(io.Discard, stream) // the server ends it
+		must(c.t, err)
+		c.t.Logf("  one change among 100 endpoints: %6.1f KB of %s", float64(count)/rounds/1000, accept)
+	}
 }
 
 func (c *cluster) measureProxy(s size) {
