@@ -5,6 +5,7 @@
 #include <array>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <set>
 #include <stdexcept>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -99,6 +100,22 @@ struct ApiClient::Transfer {
     void set_up(const Access &access, milliseconds connect_limit);
     void set_credentials(const Access &access);
     void add_header(const std::string &line) { headers.reset(curl_slist_append(headers.release(), line.c_str())); }
+
+    /// Which of its multi's connections it uses; -1: none yet.
+    [[nodiscard]] curl_off_t connection() const
+    {
+        curl_off_t connection = -1;
+        curl_easy_getinfo(easy.get(), CURLINFO_CONN_ID, &connection);
+        return connection;
+    }
+
+    /// Whether others can use it at the same time. Known when an answer has begun.
+    [[nodiscard]] bool shares_connection() const
+    {
+        long version = 0;
+        curl_easy_getinfo(easy.get(), CURLINFO_HTTP_VERSION, &version);
+        return version == CURL_HTTP_VERSION_2_0;
+    }
 
     /// How much longer it may say nothing.
     [[nodiscard]] Loop::Clock::duration patience() const
@@ -251,18 +268,22 @@ void ApiClient::ask(ApiRequest request, Handlers handlers)
 }
 
 /// Whether a request would find a connection, or is the one to make it. The others wait until it is known whether that
-/// one can be shared. (CURLOPT_PIPEWAIT would leave them waiting for good where it cannot.)
+/// one can be shared. (CURLOPT_PIPEWAIT would leave them waiting for good where it cannot.) That there is a connection
+/// is not enough: after a GOAWAY its streams go on, but no new ones.
 bool ApiClient::may_start() const
 {
-    bool connecting = false;
+    std::set<curl_off_t> answering; // connections
     for (const auto &[id, transfer] : transfers_) {
-        if (transfer->server != server())
+        if (transfer->server != server() || transfer->answer.status == 0)
             continue;
-        if (transfer->answer.status != 0)
+        if (!transfer->shares_connection())
             return true;
-        connecting = true;
+        answering.insert(transfer->connection());
     }
-    return !connecting;
+    return std::ranges::none_of(transfers_, [&](const auto &item) {
+        const Transfer &transfer = *item.second;
+        return transfer.server == server() && transfer.answer.status == 0 && !answering.contains(transfer.connection());
+    });
 }
 
 void ApiClient::start_waiting()

@@ -33,10 +33,7 @@ type cluster struct {
 func newCluster(t *testing.T, nodes int) *cluster {
 	c := makeCluster(t, nodes, "thruway")
 	c.installChart()
-	t.Cleanup(c.tellOfAgents)
-	for _, node := range c.nodes {
-		c.lab.lab("agent start", node)
-	}
+	c.startAgents()
 	return c
 }
 
@@ -88,6 +85,14 @@ func (c *cluster) installChart() {
 	token, err := accounts.CreateToken(background, agentAccount, &authentication.TokenRequest{}, meta.CreateOptions{})
 	must(c.t, err)
 	c.writeKubeconfig(c.kubeconfig(), keyPair{}, token.Status.Token)
+}
+
+// startAgents returns when they are ready.
+func (c *cluster) startAgents() {
+	c.t.Cleanup(c.tellOfAgents)
+	for _, node := range c.nodes {
+		c.lab.lab("agent start", node)
+	}
 }
 
 // tellOfAgents shows what the agents last said, if the test has failed.

@@ -139,6 +139,16 @@ func (l *lab) dial(ctx context.Context, place, network, address string) (net.Con
 	return connection, err
 }
 
+// listen takes TCP connections in a network namespace of the lab.
+func (l *lab) listen(place, address string) (net.Listener, error) {
+	var listener net.Listener
+	err := l.within(place, func() (err error) {
+		listener, err = net.Listen("tcp", address)
+		return err
+	})
+	return listener, err
+}
+
 // within calls a function on a thread that is in a network namespace of the lab.
 func (l *lab) within(place string, action func() error) error {
 	target, err := os.Open(l.netns(place))
