@@ -77,6 +77,23 @@ Target target_of(const std::string &server, const std::string &tls_name)
             fmt::format("::{}:{}", server.substr(host, colon - host), port)};
 }
 
+/// What people can use of curl's error. All that share a connection lose it together, but each in words of its own: of
+/// an end that TLS did not expect, of a system call that failed without an error, with the number of its stream. In the
+/// same words they are one trouble, which is told once.
+std::string cause_of(CURLcode code, std::string_view detail)
+{
+    constexpr std::string_view broken = "the connection broke";
+    if (code == CURLE_SSL_CONNECT_ERROR && (detail.contains("SSL_ERROR_SYSCALL") || detail.contains("unexpected eof")))
+        return std::string(broken);
+    // An alert says what the other end does not like: mostly a client certificate.
+    if ((code == CURLE_SEND_ERROR || code == CURLE_RECV_ERROR) && !detail.contains(" alert "))
+        return std::string(broken);
+    // "HTTP/2 stream 9 was not closed cleanly: INTERNAL_ERROR (err 2)"
+    if (const size_t colon = detail.rfind(": "); code == CURLE_HTTP2_STREAM && colon != std::string_view::npos)
+        return fmt::format("the answer broke off{}", detail.substr(colon));
+    return std::string(detail);
+}
+
 } // namespace
 
 /// One request and what has come of it.
@@ -376,7 +393,7 @@ void ApiClient::end(std::unique_ptr<Transfer> transfer, CURLcode code)
     } else if (code != CURLE_OK) {
         const char *detail =
             transfer->error_text.front() != '\0' ? transfer->error_text.data() : curl_easy_strerror(code);
-        transfer->answer.error = fmt::format("{}: {}", transfer->server, detail);
+        transfer->answer.error = fmt::format("{}: {}", transfer->server, cause_of(code, detail));
         if (transfer->answer.status == 0)
             turn_from(transfer->server);
     }

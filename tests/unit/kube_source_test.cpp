@@ -665,6 +665,21 @@ TEST_CASE("kube: a server is believed only if it proves who it is")
     watcher.wait_for(server);
 }
 
+TEST_CASE("kube: a connection that breaks is told of in plain words")
+{
+    FakeApiServer server({.certificate = Certificate::make("kubernetes"), .client = {}});
+    fill(server);
+    const KubeFolder folder;
+    Watcher watcher(folder.config(server.url(), "insecure-skip-tls-verify: true"));
+    watcher.wait_for(server);
+    server.close();
+    server.reset_connections();
+    watcher.wait_for_refusal(server.url() + ": the connection broke");
+    server.open();
+    watcher.wait_for(server);
+    CHECK(watcher.count("SSL") == 0);
+}
+
 TEST_CASE("kube: a server may be known by another name, or need not prove anything if that is asked for")
 {
     const Certificate certificate = Certificate::make("kubernetes");
@@ -692,7 +707,7 @@ TEST_CASE("kube: another client certificate is used on new connections as soon a
     folder.write("key", other.key);
     Watcher watcher(
         folder.config(server.url(), "certificate-authority: ca", "{client-certificate: cert, client-key: key}"));
-    watcher.wait_for_refusal(server.url());
+    watcher.wait_for_refusal("alert"); // which says why
     folder.write("key", client.key);
     folder.write("cert", client.text);
     watcher.wait_for(server);
