@@ -8,8 +8,6 @@
 namespace thruway::lab {
 namespace {
 
-constexpr std::array families{Family::ipv4, Family::ipv6};
-
 std::string slice(const Lab &lab, const WebService &service, Family family)
 {
     std::string text =
@@ -97,6 +95,15 @@ spec:
     for (const Family family : families)
         text += slice(lab, *this, family);
     return text;
+}
+
+std::string address_of(const Lab &lab, const std::string &place, Family family)
+{
+    if (place == "client")
+        return lab.topology().client.addresses.at(family_index(family)).text();
+    if (const auto node = lab.node(place))
+        return node->addresses.at(family_index(family)).text();
+    return must(find_pod(lab, "default", place)).addresses.at(family_index(family)).text();
 }
 
 Output try_cli(const Lab &lab, const std::string &node, std::vector<std::string> arguments)

@@ -4,6 +4,7 @@
 #include "tests/lab/fixture.h"
 #include "tools/lab/agents.h"
 
+#include <array>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -30,6 +31,8 @@ private:
     std::filesystem::path path_;
 };
 
+inline constexpr std::array families{Family::ipv4, Family::ipv6};
+
 /// For nodes on which no connection can be older than Thruway: XDP opens flows, and what nobody knows is refused.
 constexpr std::string_view nothing_to_adopt = "timeouts: {adopt: 0}\n";
 
@@ -54,6 +57,9 @@ struct WebService {
 
 /// Shows the service to the agents and waits until all nodes lead to all of its backends and to no other.
 void put(const Lab &lab, const WebService &service);
+
+/// The address of a pod, a node, or the client outside, by the name of its place.
+std::string address_of(const Lab &lab, const std::string &place, Family family);
 
 /// Runs a command that is to succeed.
 void check_runs(const Lab &lab, const std::string &place, const std::vector<std::string> &command);

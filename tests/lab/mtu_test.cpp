@@ -13,8 +13,6 @@
 namespace thruway::lab {
 namespace {
 
-constexpr std::array families{Family::ipv4, Family::ipv6};
-
 /// What the kernel says of TCP connections at a place, a line for each.
 std::vector<std::string> connections(const Lab &lab, const std::string &place, const std::vector<std::string> &which)
 {

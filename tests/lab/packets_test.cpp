@@ -10,17 +10,6 @@
 namespace thruway::lab {
 namespace {
 
-constexpr std::array families{Family::ipv4, Family::ipv6};
-
-std::string address_of(const Lab &lab, const std::string &place, Family family)
-{
-    if (place == "client")
-        return lab.topology().client.addresses.at(family_index(family)).text();
-    if (const auto node = lab.node(place))
-        return node->addresses.at(family_index(family)).text();
-    return must(find_pod(lab, "default", place)).addresses.at(family_index(family)).text();
-}
-
 /// The addresses that a traceroute names, hop by hop.
 std::vector<std::string> traced(const Lab &lab, const std::string &place, const std::string &target, const char *how)
 {

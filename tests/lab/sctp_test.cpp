@@ -11,17 +11,6 @@
 namespace thruway::lab {
 namespace {
 
-constexpr std::array families{Family::ipv4, Family::ipv6};
-
-std::string address_of(const Lab &lab, const std::string &place, Family family)
-{
-    if (place == "client")
-        return lab.topology().client.addresses.at(family_index(family)).text();
-    if (const auto node = lab.node(place))
-        return node->addresses.at(family_index(family)).text();
-    return must(find_pod(lab, "default", place)).addresses.at(family_index(family)).text();
-}
-
 std::string at(const std::string &address, uint16_t port)
 {
     return endpoint_text(*Address::parse(address), port);
