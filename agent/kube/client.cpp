@@ -24,6 +24,9 @@ constexpr long keepalive_interval_s = 5;
 /// As much of the body of a failure as is needed to say what it was.
 constexpr size_t longest_failure = 64 * 1024;
 
+constexpr std::string_view json_type = "application/json";
+constexpr std::string_view protobuf_type = "application/vnd.kubernetes.protobuf";
+
 struct EndEasy {
     void operator()(CURL *easy) const { curl_easy_cleanup(easy); }
 };
@@ -171,7 +174,8 @@ size_t ApiClient::Transfer::on_header(char *bytes, size_t size, size_t count, vo
         return size * count;
     const char *type = nullptr;
     curl_easy_getinfo(transfer->easy.get(), CURLINFO_CONTENT_TYPE, &type);
-    if (type == nullptr || !std::string_view(type).starts_with("application/json")) {
+    const std::string_view said = type != nullptr ? type : "";
+    if (!said.starts_with(json_type) && !(transfer->request.protobuf && said.starts_with(protobuf_type))) {
         transfer->wrong = fmt::format("{}: is no API server: it answers with {}", transfer->server,
                                       type != nullptr ? type : "something of no type");
         return CURL_WRITEFUNC_ERROR;
@@ -208,10 +212,11 @@ void ApiClient::Transfer::set_up(const Access &access, milliseconds connect_limi
     curl_easy_setopt(curl, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L); // a proxy's answer is not the server's
     curl_easy_setopt(curl, CURLOPT_PRIVATE, this);
     set_credentials(access);
-    add_header("Accept: application/json");
+    add_header(request.protobuf ? fmt::format("Accept: {}, {}", protobuf_type, json_type)
+                                : fmt::format("Accept: {}", json_type));
     add_header("User-Agent: thruway-agent/" THRUWAY_VERSION);
     if (!request.body.empty()) {
-        add_header("Content-Type: application/json");
+        add_header(fmt::format("Content-Type: {}", json_type));
         curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, static_cast<long>(request.body.size()));
         curl_easy_setopt(curl, CURLOPT_POSTFIELDS, request.body.data());
     }

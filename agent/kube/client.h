@@ -22,6 +22,7 @@ namespace thruway {
 struct ApiRequest {
     std::string path;                      ///< with its query
     std::string body;                      ///< JSON to be posted; empty: a GET
+    bool protobuf = false;                 ///< the answer may be that as well as JSON
     std::chrono::milliseconds head_limit;  ///< how long the answer may take to begin
     std::chrono::milliseconds quiet_limit; ///< how long it may then say nothing
 };

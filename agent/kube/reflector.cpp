@@ -38,6 +38,8 @@ std::string Reflector::ask(unsigned watch_seconds)
     else
         phase_ = can_catch_up_ && cut_short_ < patience ? Phase::catch_up : Phase::list;
     splitter_ = Splitter(phase_ == Phase::list ? Splitter::Shape::list : Splitter::Shape::stream);
+    protobuf_.reset();
+    begun_ = false;
     if (phase_ != Phase::watch && page_.empty())
         known_.begin_list();
 
@@ -56,7 +58,10 @@ std::string Reflector::ask(unsigned watch_seconds)
 
 Result<> Reflector::feed(std::string_view bytes, Learned &learned)
 {
-    auto fed = splitter_.feed(bytes, [&](std::string &json) { return take(json, learned); });
+    if (!bytes.empty() && !std::exchange(begun_, true) && phase_ != Phase::list && is_protobuf(bytes))
+        protobuf_.emplace(resource_.kind);
+    const auto take_one = [&](std::string &json) { return take(json, learned); };
+    auto fed = protobuf_ ? protobuf_->feed(bytes, take_one) : splitter_.feed(bytes, take_one);
     if (!fed)
         wrong_ = fed.error().text();
     return fed;
@@ -127,13 +132,14 @@ Reflector::Next Reflector::finish(const HttpEnd &end, bool brief, Learned &learn
     page_.clear();
     if (end.status == 0)
         return retry(end.error);
-    return finish_failure(decoder_.decode_status(end.body), end);
+    const std::string said = is_protobuf(end.body) ? status_from_protobuf(end.body) : end.body;
+    return finish_failure(decoder_.decode_status(said), end);
 }
 
 Reflector::Next Reflector::finish_success(const HttpEnd &end, bool brief, Learned &learned)
 {
     const bool broken = !wrong_.empty() || !end.error.empty();
-    if (phase_ == Phase::list && !broken && splitter_.is_complete())
+    if (phase_ == Phase::list && !broken && is_whole())
         return finish_page(learned);
     page_.clear();
     if (phase_ == Phase::catch_up)
@@ -145,7 +151,7 @@ Reflector::Next Reflector::finish_success(const HttpEnd &end, bool brief, Learne
     }
     if (!end.error.empty())
         return retry(end.error);
-    if (phase_ != Phase::watch || !splitter_.is_complete())
+    if (phase_ != Phase::watch || !is_whole())
         return retry(named("the answer ends before it is whole"));
     if (brief && !heard_)
         return retry(named("the server closes the watch at once"));

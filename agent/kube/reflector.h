@@ -4,11 +4,13 @@
 #include "agent/base/error.h"
 #include "agent/kube/decode.h"
 #include "agent/kube/known.h"
+#include "agent/kube/protobuf.h"
 #include "agent/kube/resource.h"
 #include "agent/kube/splitter.h"
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -76,6 +78,7 @@ private:
     Next finish_page(Learned &learned);
     Next finish_failure(const ApiStatus &status, const HttpEnd &end);
     Next start_over(const std::string &why);
+    [[nodiscard]] bool is_whole() const { return protobuf_ ? protobuf_->is_complete() : splitter_.is_complete(); }
     [[nodiscard]] std::string named(const std::string &what) const;
     [[nodiscard]] std::string forbidden(const std::string &message) const;
 
@@ -84,9 +87,11 @@ private:
     Known known_;
     Decoder decoder_;
     Splitter splitter_{Splitter::Shape::stream};
-    std::string version_;            ///< up to where everything is known; empty: it has to be listed
-    std::string list_version_ = "0"; ///< a list may be as old as that; empty: it must not be old at all
-    std::string page_;               ///< token of the next page of a list
+    std::optional<ProtobufStream> protobuf_; ///< of this answer, if it is one
+    bool begun_ = false;                     ///< this answer
+    std::string version_;                    ///< up to where everything is known; empty: it has to be listed
+    std::string list_version_ = "0";         ///< a list may be as old as that; empty: it must not be old at all
+    std::string page_;                       ///< token of the next page of a list
     bool can_catch_up_ = true;
     unsigned cut_short_ = 0;    ///< how many times in a row a watch has not come to the end of what there is
     bool started_over_ = false; ///< and nothing has come of it yet

@@ -110,7 +110,9 @@ void KubeSource::ask(Watch &watch)
     watch.asks++;
     const unsigned seconds = watch_seconds + random_() % watch_seconds;
     ApiRequest request{.path = watch.reflector.ask(seconds), .head_limit = timing_.head};
-    request.quiet_limit = watch.reflector.phase() == Reflector::Phase::list ? timing_.piece : timing_.silence;
+    const bool list = watch.reflector.phase() == Reflector::Phase::list;
+    request.quiet_limit = list ? timing_.piece : timing_.silence;
+    request.protobuf = !list;
     client_.ask(
         std::move(request),
         {.begin = [this,

@@ -83,6 +83,7 @@ func (p *proxy) handler(log *log.Logger) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(behind)
+			r.Out.Header.Set("Accept", "application/json") // whose events are lines; the other tests have protobuf
 			p.noteRequest(r.In)
 		},
 		Transport: &http.Transport{
