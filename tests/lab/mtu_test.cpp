@@ -66,8 +66,10 @@ private:
         REQUIRE(::pipe2(ends.data(), O_CLOEXEC) == 0);
         const Fd end(ends[0]);
         input_ = Fd(ends[1]);
-        const Command command{.argv = {program(), "bulk", target_, "--bytes", "1000000", "--after-input"},
-                              .in = end.get()};
+        // More would be lost on full devices than TCP can mend: a dozen transfers know nothing of each other.
+        const Command command{
+            .argv = {program(), "bulk", target_, "--bytes", "1000000", "--rate", "5000000", "--after-input"},
+            .in = end.get()};
         return must(Process::start(lab.keeper(), must(lab.place(from_)), command));
     }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 #include <poll.h>
+#include <sys/socket.h>
 #include <vector>
 
 namespace thruway::lab {
@@ -179,6 +180,8 @@ Result<BulkReport> bulk(const BulkOptions &options)
     auto socket = connect_within(options.target, options.patience);
     if (!socket)
         return std::unexpected(socket.error());
+    if (::setsockopt(socket->get(), SOL_SOCKET, SO_MAX_PACING_RATE, &options.rate, sizeof(options.rate)) != 0)
+        return fail_errno("cannot limit the rate");
     const auto begin = std::chrono::steady_clock::now();
     Transfer transfer(options, std::move(*socket));
     if (auto done = transfer.run(); !done)

@@ -15,6 +15,7 @@ struct BulkOptions {
     uint64_t bytes = 0;
     int until = -1; ///< a descriptor: bytes are sent until it has something to read or ends, and only then counted
     uint64_t seed = 1;
+    uint32_t rate = UINT32_MAX;                 ///< bytes a second, at most
     std::chrono::milliseconds patience{10'000}; ///< how long nothing may move
 };
 

@@ -154,6 +154,7 @@ void add_bulk(CLI::App &app, int &code)
     add_target(*command, *target);
     command->add_option("--bytes", options->bytes, "how many")->required();
     command->add_option("--seed", options->seed, "which ones")->capture_default_str();
+    command->add_option("--rate", options->rate, "bytes to send a second, at most");
     command->add_flag_callback(
         "--after-input", [options] { options->until = STDIN_FILENO; },
         "send until standard input ends, and then as many bytes more");
