@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/datapath/nexthops.h"
 
+#include "agent/datapath/keys.h"
+
 #include <algorithm>
 
 namespace thruway {
@@ -362,20 +364,10 @@ Result<> NextHopTables::set_node_addresses(const std::vector<Address> &addresses
 
 Result<> NextHopTables::set_node_port_addresses(const std::vector<Address> &addresses)
 {
-    std::erase_if(node_port_addresses_, [&](const Address &address) {
-        if (std::ranges::find(addresses, address) != addresses.end())
-            return false;
-        std::ignore = maps_->node_port_addresses.erase(address.raw());
-        return true;
-    });
-    for (const Address &address : addresses) {
-        if (node_port_addresses_.contains(address))
-            continue;
-        if (auto inserted = maps_->node_port_addresses.insert(address.raw(), uint32_t{0}); !inserted)
-            return fail_within(fmt::format("NodePorts on {}", address.text()), inserted.error());
-        node_port_addresses_.insert(address);
-    }
-    return {};
+    return hold_keys(
+        maps_->node_port_addresses, node_port_addresses_, addresses,
+        [](const Address &address) { return address.raw(); },
+        [](const Address &address) { return fmt::format("NodePorts on {}", address.text()); });
 }
 
 void NextHopTables::sweep()

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/datapath/services.h"
 
+#include "agent/datapath/keys.h"
+
 #include <algorithm>
 #include <arpa/inet.h>
+#include <functional>
 
 namespace thruway {
 namespace {
@@ -118,20 +121,7 @@ Result<> ServiceTables::adopt_cidrs()
 
 Result<> ServiceTables::set_cidrs(const std::vector<Prefix> &cidrs)
 {
-    std::erase_if(cidrs_, [&](const Prefix &cidr) {
-        if (std::ranges::find(cidrs, cidr) != cidrs.end())
-            return false;
-        std::ignore = maps_->service_cidrs.erase(raw_of(cidr)); // fails only for what is not there
-        return true;
-    });
-    for (const Prefix &cidr : cidrs) {
-        if (cidrs_.contains(cidr))
-            continue;
-        if (auto inserted = maps_->service_cidrs.insert(raw_of(cidr), uint32_t{0}); !inserted)
-            return fail_within(cidr.text(), inserted.error());
-        cidrs_.insert(cidr);
-    }
-    return {};
+    return hold_keys(maps_->service_cidrs, cidrs_, cidrs, raw_of, std::mem_fn(&Prefix::text));
 }
 
 std::vector<std::string> ServiceTables::apply(ServiceChanges changes)

@@ -221,36 +221,38 @@ public:
 private:
     bool write_member(std::string_view message, const Member &member)
     {
-        bool good = true;
-        bool any = false;
+        const std::string_view brackets = brackets_of(member.type);
         const size_t before = out_.size();
         text(member.name);
         out_ += ':';
-        const bool list = member.type == Type::texts || member.type == Type::messages;
-        if (list)
-            out_ += '[';
-        else if (member.type == Type::map)
-            out_ += '{';
+        out_ += brackets.substr(0, 1);
         const size_t begin = out_.size();
+        bool good = true;
         const bool sound = each_field(message, [&](uint32_t field, const Value &value) {
             if (field != member.number)
                 return;
-            if (!list && member.type != Type::map)
+            if (brackets.empty())
                 out_.resize(begin); // of several the last one counts
-            any = true;
             good = good && write_value(value, member);
-            if (list || member.type == Type::map)
+            if (!brackets.empty())
                 out_ += ',';
         });
-        if (list)
-            close(']');
-        else if (member.type == Type::map)
-            close('}');
-        if (!any || out_.size() == begin)
+        if (out_.size() == begin) {
             out_.resize(before);
-        else
-            out_ += ',';
+            return sound && good;
+        }
+        if (!brackets.empty())
+            close(brackets.back());
+        out_ += ',';
         return sound && good;
+    }
+
+    /// What stands around values of which there may be several.
+    static std::string_view brackets_of(Type type)
+    {
+        if (type == Type::texts || type == Type::messages)
+            return "[]";
+        return type == Type::map ? "{}" : "";
     }
 
     bool write_value(const Value &value, const Member &member)
